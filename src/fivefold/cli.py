@@ -1,0 +1,195 @@
+"""The command line: thin verbs over the library; errors a user can cause become one message and exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fivefold.errors import FivefoldError
+
+if TYPE_CHECKING:
+    from fivefold.recipe import Recipe
+
+RECIPE_ENDINGS = {".yaml", ".yml"}
+
+SHAPES = ("narratives", "tweets", "preferences", "products", "topics")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.INFO, force=True)
+    try:
+        command: Callable[[argparse.Namespace], None] = options.command
+        command(options)
+    except FivefoldError as error:
+        print(f"fivefold: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("fivefold: stopped; the same command continues where it was", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 141
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fivefold", description="Labelled text in, the best classifier you can deploy out."
+    )
+    verbs = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    source = argparse.ArgumentParser(add_help=False)
+    source.add_argument("source", metavar="RECIPE_OR_DATA", help="a recipe (.yaml), a data file, hf://id or demo://shape")
+    changes = argparse.ArgumentParser(add_help=False)
+    changes.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe, such as model.C=2"
+    )
+
+    init = verbs.add_parser("init", help="write the recipe inferred from a data file")
+    init.add_argument("data", metavar="DATA")
+    init.add_argument("--out", type=Path, metavar="FILE", help="write the recipe here instead of printing it")
+    init.set_defaults(command=_init)
+
+    check = verbs.add_parser("check", parents=[source, changes], help="check a recipe and its data")
+    check.add_argument("--json", action="store_true", help="print the findings as JSON")
+    check.set_defaults(command=_check)
+
+    fit = verbs.add_parser("fit", parents=[source, changes], help="fit all folds, decide, evaluate and report")
+    fit.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run folder; a killed run continues")
+    fit.add_argument("--overwrite", action="store_true", help="delete the run that is there first")
+    fit.set_defaults(command=_fit)
+
+    predict = verbs.add_parser("predict", help="predict a file with a finished run")
+    predict.add_argument("run", type=Path, metavar="RUN")
+    predict.add_argument("data", metavar="DATA")
+    predict.add_argument("--out", type=Path, required=True, metavar="FILE", help=".csv, .tsv, .jsonl or .parquet")
+    form = predict.add_mutually_exclusive_group()
+    form.add_argument("--probabilities", action="store_true", help="also write a probability a label or class")
+    form.add_argument("--submission", action="store_true", help="write the label columns as the training file had them")
+    predict.set_defaults(command=_predict)
+
+    evaluate = verbs.add_parser("evaluate", help="figures of a run, out of fold or on a labelled file")
+    evaluate.add_argument("run", type=Path, metavar="RUN")
+    evaluate.add_argument("data", nargs="?", metavar="DATA", help="a labelled file; left out: the out-of-fold rows")
+    evaluate.add_argument("--json", action="store_true", help="print the figures as JSON")
+    evaluate.set_defaults(command=_evaluate)
+
+    compare = verbs.add_parser("compare", help="paired difference of two runs on the same rows")
+    compare.add_argument("first", type=Path, metavar="RUN_A")
+    compare.add_argument("second", type=Path, metavar="RUN_B")
+    compare.add_argument("--metric", help="default: the metric of RUN_A")
+    compare.set_defaults(command=_compare)
+
+    report = verbs.add_parser("report", help="write a run's report and model card again")
+    report.add_argument("run", type=Path, metavar="RUN")
+    report.set_defaults(command=_report)
+
+    demo = verbs.add_parser("demo", help="make look-alike data of a published contest and fit it")
+    demo.add_argument("shape", nargs="?", choices=SHAPES, default="tweets")
+    demo.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="FOLDER")
+    demo.add_argument("--rows", type=int, default=2000)
+    demo.add_argument("--seed", type=int, default=0)
+    demo.add_argument("--data-only", action="store_true", help="write the files and stop")
+    demo.set_defaults(command=_demo)
+    return parser
+
+
+def _recipe(source: str, changes: Sequence[str]) -> Recipe:
+    """The recipe at `source`, or an empty one for the data there; what it leaves out is inferred later."""
+    from fivefold.recipe import build_recipe, load_recipe
+
+    if Path(source).suffix in RECIPE_ENDINGS:
+        return load_recipe(Path(source), changes)
+    return build_recipe({"name": Path(source).stem.split(".")[0] or "fivefold", "data": {"train": source}}, changes)
+
+
+def _init(options: argparse.Namespace) -> None:
+    from fivefold.pipeline.prepare import describe_recipe
+    from fivefold.pipeline.store import write_text
+
+    text = describe_recipe(_recipe(options.data, []))
+    if options.out is None:
+        print(text, end="")
+    else:
+        write_text(options.out, text)
+        print(f"Recipe: {options.out}")
+
+
+def _check(options: argparse.Namespace) -> None:
+    import json
+
+    recipe = _recipe(options.source, options.set)
+    if recipe.data.train is None:
+        print(f"{options.source}: the recipe is sound. It names no data.train, so no data was checked.")
+        return
+    from fivefold.pipeline.inspect import check_data
+
+    found = check_data(recipe)
+    print(json.dumps(found.to_json(), indent=2, ensure_ascii=False) if options.json else found.render())
+    if not found.ok:
+        raise FivefoldError("The data can't be used as it is.", next_step="mend the errors above and check again")
+
+
+def _fit(options: argparse.Namespace) -> None:
+    from fivefold.pipeline.fit import fit
+
+    run = fit(_recipe(options.source, options.set), out=options.out, overwrite=options.overwrite)
+    _print_outcome(run.folder)
+
+
+def _predict(options: argparse.Namespace) -> None:
+    from fivefold.pipeline.predict import FORMS, predict_file
+
+    form = "submission" if options.submission else "probabilities" if options.probabilities else "labels"
+    rows = predict_file(options.run, options.data, options.out, FORMS[form])
+    print(f"Predictions of {rows:,} rows: {options.out}")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    import json
+
+    from fivefold.pipeline.compare import evaluate_run, render
+
+    evaluation = evaluate_run(options.run, options.data)
+    print(json.dumps(evaluation.to_json(), indent=2) if options.json else render(evaluation))
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from fivefold.pipeline.compare import compare_runs, render_difference
+
+    print(render_difference(compare_runs(options.first, options.second, options.metric)))
+
+
+def _report(options: argparse.Namespace) -> None:
+    from fivefold.pipeline.publish import publish
+
+    print(f"Report: {publish(options.run)}")
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from fivefold.data.demo import write_demo
+
+    paths = write_demo(options.shape, options.out / "data", options.rows, options.seed)
+    print("Data: " + ", ".join(str(path) for path in paths.values()))
+    if options.data_only:
+        return
+    from fivefold.pipeline.fit import fit
+
+    run = fit(_recipe(str(paths["train"]), [f"data.test={paths['test']}"]), out=options.out / "run")
+    _print_outcome(run.folder)
+
+
+def _print_outcome(folder: Path) -> None:
+    from fivefold.pipeline.compare import evaluate_run, render
+
+    print(render(evaluate_run(folder, None)))
+    print(f"Report: {folder / 'report.html'}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""From scores to decisions, by a rule fitted on out-of-fold rows."""

@@ -1,0 +1,1 @@
+"""How good decisions and scores are, and how sure that is."""

@@ -1,0 +1,55 @@
+"""What every family of classifiers can do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from fivefold.data.compose import Rows
+from fivefold.scores import Scores
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a fit of one fold is expected to take."""
+
+    seconds: float
+    bytes: float
+
+
+@dataclass(frozen=True)
+class History:
+    """What training did: figures by name, and remarks worth saying aloud."""
+
+    figures: Mapping[str, float]
+    remarks: tuple[str, ...] = ()
+
+
+class Classifier(Protocol):
+    """A model of one fold; TF-IDF and a 70B decoder look alike from here."""
+
+    def cost(self, train: Rows) -> Cost:
+        """What `fit` on these rows is expected to take, without starting it."""
+        ...
+
+    def fit(self, train: Rows, valid: Rows | None) -> History:
+        """Learn from `train`; `valid` may steer when to stop, never what is learnt."""
+        ...
+
+    def score(self, rows: Rows) -> Scores:
+        """Logits of `rows`; a row's logits depend on that row alone."""
+        ...
+
+    def explain(self, rows: Rows, most: int) -> Mapping[str, list[tuple[str, float]]]:
+        """Label to its `most` strongest features and their weights; empty where a family has none."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write everything `load` needs: safetensors, JSON and text only."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Become the model that `save` wrote."""
+        ...

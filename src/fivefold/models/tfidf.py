@@ -1,0 +1,208 @@
+"""TF-IDF of each fold from counts that all folds share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+from scipy.sparse import csr_array
+
+from fivefold.errors import DataError
+from fivefold.models.ngram_table import columns_of, fill_table
+from fivefold.models.ngrams import Counts, NGrams, count_known_ngrams
+from fivefold.models.sparse_rows import build_rows
+
+
+@dataclass(frozen=True)
+class TfidfSettings:
+    """Which features a fold keeps and how they are weighted; every block is treated by itself.
+
+    Parameters
+    ----------
+    min_df
+        Fewest training texts of the fold that hold a kept feature.
+    max_df
+        Largest share of them.
+    max_features
+        Most features of a block, those with the most occurrences; None keeps all.
+    sublinear
+        Weigh ``1 + log(count)`` instead of the count.
+    """
+
+    min_df: int = 2
+    max_df: float = 1.0
+    max_features: int | None = None
+    sublinear: bool = True
+
+
+@dataclass(frozen=True)
+class Tfidf:
+    """What a fold has learned.
+
+    Attributes
+    ----------
+    vocabularies : tuple of arrays of uint64
+        Hashes of the kept n-grams, block by block, in the order of the columns.
+    idf : array of float32, shape (features,)
+        Inverse document frequency of each column.
+    sublinear : bool
+        Whether counts are damped.
+    """
+
+    vocabularies: tuple[npt.NDArray[np.uint64], ...]
+    idf: npt.NDArray[np.float32]
+    sublinear: bool
+
+    def state(self) -> dict[str, npt.NDArray]:
+        """All of it as arrays, for safetensors."""
+        blocks = {f"vocabulary.{block}": hashes for block, hashes in enumerate(self.vocabularies)}
+        return {"idf": self.idf, "sublinear": np.array([self.sublinear]), **blocks}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, npt.NDArray]) -> Tfidf:
+        """The reverse of `state`."""
+        blocks = sum(name.startswith("vocabulary.") for name in state)
+        vocabularies = tuple(np.asarray(state[f"vocabulary.{block}"], np.uint64) for block in range(blocks))
+        return cls(vocabularies, np.asarray(state["idf"], np.float32), bool(state["sublinear"][0]))
+
+
+def fit_tfidf(fields: Sequence[Counts], rows: npt.ArrayLike, settings: TfidfSettings) -> Tfidf:
+    """Learn vocabulary and inverse document frequencies from some rows.
+
+    Parameters
+    ----------
+    fields
+        Counts with one vocabulary: one for plain texts, several where a row has several texts, each then a document.
+    rows : array of int, shape (training rows,)
+        The rows that may be learned from.
+
+    Raises
+    ------
+    DataError
+        No feature is left in any block.
+    """
+    rows = np.asarray(rows, np.int64)
+    width = fields[0].matrix.shape[1]
+    documents, total = np.zeros(width, np.int64), np.zeros(width, np.int64)
+    for field in fields:
+        _add_occurrences(field.matrix.indptr, field.matrix.indices, field.matrix.data, rows, documents, total)
+    kept = _kept(fields[0], documents, total, len(rows) * len(fields), settings)
+    # Smooth: as if one more document held every feature (scikit-learn's TfidfTransformer).
+    idf = np.log((1 + len(rows) * len(fields)) / (1 + documents[kept])) + 1
+    starts = np.cumsum([len(hashes) for hashes in fields[0].vocabularies])[:-1]
+    masks = np.split(kept, starts)
+    vocabularies = tuple(hashes[mask] for hashes, mask in zip(fields[0].vocabularies, masks, strict=True))
+    return Tfidf(vocabularies, idf.astype(np.float32), settings.sublinear)
+
+
+def transform(tfidf: Tfidf, counts: Counts, rows: npt.ArrayLike) -> csr_array:
+    """Weigh some rows of counts whose vocabulary holds the fold's.
+
+    Returns
+    -------
+    csr_array of float32, shape (rows, features)
+        Each block of a row has length 1, or 0 where it holds no feature (scikit-learn's FeatureUnion of TfidfVectorizers).
+    """
+    rows = np.asarray(rows, np.int64)
+    columns = _columns(tfidf, counts)
+    indptr = np.zeros(len(rows) + 1, np.int64)
+    matrix = counts.matrix
+    _row_starts(matrix.indptr, matrix.indices, rows, columns, indptr)
+    indices, data = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], np.float32)
+    edges = np.cumsum([len(hashes) for hashes in tfidf.vocabularies])
+    _weigh(
+        matrix.indptr, matrix.indices, matrix.data, rows, columns,
+        tfidf.idf, tfidf.sublinear, edges, indptr, indices, data,
+    )  # fmt: skip
+    return build_rows(data, indices, indptr, len(tfidf.idf))
+
+
+def transform_texts(tfidf: Tfidf, texts: Sequence[str], blocks: Sequence[NGrams], *, threads: int = 1) -> csr_array:
+    """Count and weigh new texts; `transform` of the same texts among known counts gives the same numbers."""
+    counts = count_known_ngrams(texts, blocks, tfidf.vocabularies, threads=threads)
+    return transform(tfidf, counts, np.arange(len(texts)))
+
+
+def _kept(
+    counts: Counts, documents: npt.NDArray, total: npt.NDArray, size: int, settings: TfidfSettings
+) -> npt.NDArray[np.bool_]:
+    kept = (documents >= settings.min_df) & (documents <= settings.max_df * size)
+    start = 0
+    for hashes in counts.vocabularies:
+        block = slice(start, start + len(hashes))
+        kept[block] = _most_frequent(kept[block], total[block], settings.max_features)
+        start = block.stop
+    if not kept.any():
+        raise DataError(
+            "no n-gram is left",
+            allowed=f"held by {settings.min_df} texts or more, and by at most {settings.max_df:.0%} of them",
+            got=f"{size} training texts",
+            next_step="lower min_df or raise max_df",
+        )
+    return kept
+
+
+def _most_frequent(kept: npt.NDArray[np.bool_], total: npt.NDArray, limit: int | None) -> npt.NDArray[np.bool_]:
+    if limit is None or kept.sum() <= limit:
+        return kept
+    order = np.argsort(np.where(kept, -total, 1), kind="stable")
+    chosen = np.zeros_like(kept)
+    chosen[order[:limit]] = True
+    return chosen
+
+
+def _columns(tfidf: Tfidf, counts: Counts) -> npt.NDArray[np.int32]:
+    """For each column of the counts the fold's column, or -1 where the fold dropped it."""
+    starts = np.cumsum([0, *(len(kept) for kept in tfidf.vocabularies[:-1])])
+    blocks = zip(counts.vocabularies, tfidf.vocabularies, starts, strict=True)
+    return np.concatenate([columns_of(known, *fill_table(kept), start) for known, kept, start in blocks])
+
+
+@njit(nogil=True, cache=True)
+def _add_occurrences(indptr, indices, counts, rows, documents, total):
+    for row in rows:
+        for entry in range(indptr[row], indptr[row + 1]):
+            documents[indices[entry]] += 1
+            total[indices[entry]] += counts[entry]
+
+
+@njit(nogil=True, cache=True)
+def _row_starts(indptr, indices, rows, columns, starts):
+    for place in range(len(rows)):
+        starts[place + 1] = starts[place]
+        for entry in range(indptr[rows[place]], indptr[rows[place] + 1]):
+            starts[place + 1] += columns[indices[entry]] >= 0
+
+
+@njit(nogil=True, cache=True)
+def _scale(data, start, stop, squares):
+    if squares > 0:
+        data[start:stop] *= np.float32(1 / np.sqrt(squares))
+
+
+@njit(nogil=True, cache=True)
+def _weigh(indptr, indices, counts, rows, columns, idf, sublinear, edges, starts, out_indices, out_data):
+    logarithms = (1 + np.log(np.arange(1, 257))).astype(np.float32)
+    for place in range(len(rows)):
+        at = first = starts[place]
+        block, squares = 0, 0.0
+        for entry in range(indptr[rows[place]], indptr[rows[place] + 1]):
+            column = columns[indices[entry]]
+            if column < 0:
+                continue
+            while column >= edges[block]:  # a row's entries stand block after block
+                _scale(out_data, first, at, squares)
+                block, squares, first = block + 1, 0.0, at
+            count = counts[entry]
+            weight = np.float32(count)
+            if sublinear:
+                weight = logarithms[count - 1] if count <= 256 else np.float32(1 + np.log(count))
+            weight *= idf[column]
+            out_indices[at] = column
+            out_data[at] = weight
+            squares += weight * weight
+            at += 1
+        _scale(out_data, first, at, squares)

@@ -1,0 +1,200 @@
+"""A whole fit, stage by stage: prepare, split, fold by fold, decide, predict, report."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from fivefold.data.compose import Corpus
+from fivefold.data.duplicates import near_duplicate_groups
+from fivefold.data.folds import Folds, given_folds, load_folds, save_folds
+from fivefold.data.groups import merge_groups
+from fivefold.data.labels import labels_frame
+from fivefold.data.split import split
+from fivefold.models.base import Classifier, Cost
+from fivefold.models.families import maker
+from fivefold.pipeline.decide import decide
+from fivefold.pipeline.folds import fit_folds, gather, total_cost, write_json
+from fivefold.pipeline.predict import FORMS, predict_frame
+from fivefold.pipeline.prepare import Prepared, prepare, source_name
+from fivefold.pipeline.publish import excerpts, publish
+from fivefold.pipeline.run import GROUP, Run
+from fivefold.pipeline.store import Store, writing
+from fivefold.recipe import Recipe, build_recipe, dump_recipe, load_recipe
+from fivefold.task import Binary, Labels, Task
+
+log = logging.getLogger("fivefold")
+
+
+def fit(
+    recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
+    data: Any = None,
+    *,
+    out: str | Path,
+    test: Any = None,
+    overwrite: bool = False,
+) -> Run:
+    """Fit every fold of a recipe and write a run: scores, decision rule, honest figures, report.
+
+    Parameters
+    ----------
+    recipe
+        A recipe, a mapping like one, or the path of one; None infers everything from the data.
+    data, test
+        A path, a polars, pandas, Arrow or datasets table, used instead of the recipe's data.train and data.test.
+    out
+        The run's folder. A run that was killed continues there; a finished one is returned as it is.
+    overwrite
+        Delete the run in `out` first.
+
+    Raises
+    ------
+    FivefoldError
+        If recipe, data or folder can't be used; the message says what to do.
+    """
+    store = Store(Path(out))
+    log.info("Reading %s", source_name(data if data is not None else as_recipe(recipe).data.train))
+    prepared = prepare(as_recipe(recipe), data, test)
+    if overwrite:
+        store.remove()
+    with store.open(prepared.fingerprint, dump_recipe(prepared.recipe), prepared.recipe.seed), writing(store.folder):
+        run_stages(store, prepared)
+    return Run.load(store.folder)
+
+
+def as_recipe(recipe: Recipe | Mapping[str, Any] | str | Path | None) -> Recipe:
+    """A recipe from whatever names one."""
+    if isinstance(recipe, Recipe):
+        return recipe
+    if isinstance(recipe, str | Path):
+        return load_recipe(Path(recipe))
+    return build_recipe(recipe or {})
+
+
+def run_stages(store: Store, prepared: Prepared) -> None:
+    """Every stage that the store doesn't hold yet."""
+    make = classifier_maker(prepared.recipe, prepared.task)
+    folds = describe_data(store, prepared)
+    announce(prepared, folds, total_cost(prepared.corpus, folds, make))
+    fit_folds(store, prepared.corpus, folds, make)
+    gather(store, prepared.task, prepared.corpus.ids, folds)
+    log.info("Deciding on out-of-fold scores")
+    run = Run.open(store.folder)
+    decide(store, run.out_of_fold, prepared.recipe.decision, prepared.recipe.seed)
+    if prepared.test is not None:
+        predict_test(store, prepared.test)
+    if not (store.folder / "report.html").exists():
+        publish(store.folder, excerpts(prepared.corpus))
+
+
+def classifier_maker(recipe: Recipe, task: Task) -> Callable[[], Classifier]:
+    """Makes the recipe's classifier, unfitted."""
+    settings = recipe.model.model_dump(exclude={"family"}) | recipe.objective.model_dump()
+    return maker(task, recipe.model.family, recipe.seed, settings)
+
+
+def describe_data(store: Store, prepared: Prepared) -> Folds:
+    """The stage "data": task, columns, labels and folds; returns the folds, new or as stored."""
+    ids = prepared.corpus.ids
+    if store.has("data"):
+        return load_folds(store.path("data") / "folds.parquet", ids, prepared.always_training)
+    folds = make_folds(prepared)
+    for sentence in folds.sentences:
+        log.warning("  %s", sentence)
+    with store.stage("data") as folder:
+        write_json(folder / "task.json", prepared.task.to_json())
+        write_json(folder / "layout.json", prepared.layout.to_json())
+        save_folds(folder / "folds.parquet", ids, folds)
+        write_json(folder / "split.json", {"count": folds.count, "method": folds.method, "sentences": folds.sentences})
+        rows = label_cells(labels_of(prepared.corpus)).insert_column(0, pl.Series("id", ids.tolist(), dtype=pl.String))
+        if prepared.groups is not None:
+            rows = rows.with_columns(pl.Series(GROUP, prepared.groups).cast(pl.String))
+        rows.write_parquet(folder / "rows.parquet")
+    return folds
+
+
+def labels_of(corpus: Corpus) -> Labels:
+    """The labels that a training corpus has."""
+    return corpus.rows().labels
+
+
+def label_cells(labels: Labels) -> pl.DataFrame:
+    """Labels in the columns that `read_labels` reads back exactly, soft cells included."""
+    frame = labels_frame(labels.task, labels.codes)
+    for name, block in labels.soft.items():
+        target = labels.task.target(name)
+        names = [name] if isinstance(target, Binary) else target.columns
+        frame = frame.with_columns(
+            pl.Series(column, block[:, i]).fill_nan(None) for i, column in enumerate(names)
+        )
+    return frame
+
+
+def make_folds(prepared: Prepared) -> Folds:
+    """Folds as the recipe asks: reused, given by a column, or drawn."""
+    settings, corpus = prepared.recipe.folds, prepared.corpus
+    if settings.reuse is not None:
+        source = Store(Path(settings.reuse)).path("data") / "folds.parquet"
+        return load_folds(source, corpus.ids, prepared.always_training)
+    groups = prepared.groups
+    if settings.near_duplicates is not None:
+        alike = near_duplicate_groups(joined_texts(corpus), settings.near_duplicates)
+        groups = alike if groups is None else merge_groups(groups, alike)
+    if prepared.recipe.data.fold is not None:
+        column = prepared.frame[prepared.recipe.data.fold].to_list()
+        given = [None if extra else fold for fold, extra in zip(column, prepared.always_training, strict=True)]
+        return given_folds(given, labels=corpus.labels, only=settings.only)
+    return split(
+        corpus.labels,
+        len(corpus),
+        count=settings.count,
+        method=settings.method,
+        seed=prepared.recipe.seed,
+        groups=groups,
+        always_training=prepared.always_training,
+        only=settings.only,
+    )
+
+
+def joined_texts(corpus: Corpus) -> list[str]:
+    """All fields of each row as one text."""
+    return ["\n".join(parts) for parts in zip(*corpus.fields.values(), strict=True)]
+
+
+def announce(prepared: Prepared, folds: Folds, cost: Cost) -> None:
+    """Say what is about to be fitted and what it will take."""
+    task = prepared.task
+    log.info(
+        "%s rows, %d targets (%s logits), %d folds (%s): about %s and %.1f GB",
+        f"{len(prepared.corpus):,}",
+        len(task.targets),
+        f"{task.width:,}",
+        len(folds.evaluated),
+        folds.method,
+        duration(cost.seconds),
+        cost.bytes / 1e9,
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def predict_test(store: Store, test: pl.DataFrame) -> None:
+    """The stage "predictions": decided labels, probabilities and a submission for data.test."""
+    if store.has("predictions"):
+        return
+    run = Run.load(store.folder)
+    with store.stage("predictions") as folder:
+        scores = run.scores(test)
+        scores.save(folder / "scores.parquet")
+        predict_frame(run, scores, FORMS["labels"]).write_csv(folder / "test.csv")
+        predict_frame(run, scores, FORMS["submission"]).write_csv(folder / "submission.csv")
+    log.info("Predicted %s test rows", f"{len(scores):,}")

@@ -1,0 +1,116 @@
+"""Fit every fold and gather what it says of the rows it did not see."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from fivefold.data.compose import Corpus, Rows
+from fivefold.data.folds import Folds
+from fivefold.errors import ArtefactError
+from fivefold.models.base import Classifier, Cost
+from fivefold.pipeline.store import Store
+from fivefold.scores import CHUNK, Scores, empty
+from fivefold.task import Task
+
+log = logging.getLogger("fivefold")
+
+PARITY_ROWS = 256
+"""Held-out rows whose logits are compared after the model is saved and loaded again."""
+
+PARITY_TOLERANCE = 1e-4
+"""Largest difference of a logit that saving and loading may make."""
+
+STRONGEST = 12
+"""Features that explain a label."""
+
+
+def total_cost(corpus: Corpus, folds: Folds, make: Callable[[], Classifier]) -> Cost:
+    """What fitting all folds is expected to take: seconds in all, peak bytes."""
+    one = make().cost(corpus.rows(folds.training(folds.evaluated[0])))
+    return Cost(one.seconds * len(folds.evaluated), one.bytes)
+
+
+def fit_folds(store: Store, corpus: Corpus, folds: Folds, make: Callable[[], Classifier]) -> None:
+    """Fit the folds that the store doesn't hold yet."""
+    done = [fold for fold in folds.evaluated if store.has(f"folds/{fold}")]
+    with tqdm(total=len(folds.evaluated), initial=len(done), desc="folds", unit="fold", disable=None) as bar:
+        for fold in folds.evaluated:
+            if fold in done:
+                continue
+            train, held_out = corpus.rows(folds.training(fold)), corpus.rows(folds.held_out(fold))
+            with store.stage(f"folds/{fold}") as folder:
+                fit_one(folder, train, held_out, make)
+            bar.update()
+
+
+def fit_one(folder: Path, train: Rows, held_out: Rows, make: Callable[[], Classifier]) -> None:
+    """Fit, score and save one fold; its saved model must say what the fitted one says."""
+    classifier = make()
+    history = classifier.fit(train, held_out)
+    for remark in history.remarks:
+        log.warning(remark)
+    score_into(classifier, held_out, folder / "held_out.parquet")
+    (folder / "model").mkdir()
+    classifier.save(folder / "model")
+    check_parity(classifier, folder / "model", held_out.take(np.arange(min(PARITY_ROWS, len(held_out)))), make)
+    write_json(folder / "history.json", dict(history.figures))
+    write_json(folder / "explanation.json", classifier.explain(train, STRONGEST))
+
+
+def score_into(classifier: Classifier, rows: Rows, path: Path) -> None:
+    """Score `rows` some at a time and save the scores at `path`."""
+    parts = (rows.take(np.arange(s, min(s + CHUNK, len(rows)))) for s in range(0, len(rows), CHUNK))
+    first = classifier.score(next(parts))
+    scores = empty(first.task, rows.ids, path)
+    scores.logits[: len(first)] = first.logits
+    filled = len(first)
+    for part in parts:
+        scores.logits[filled : filled + len(part)] = classifier.score(part).logits
+        filled += len(part)
+    scores.save(path)
+
+
+def check_parity(classifier: Classifier, folder: Path, rows: Rows, make: Callable[[], Classifier]) -> None:
+    """Load what was saved and compare its logits.
+
+    Raises
+    ------
+    ArtefactError
+        If a logit differs by more than `PARITY_TOLERANCE`.
+    """
+    loaded = make()
+    loaded.load(folder)
+    gap = float(np.abs(loaded.score(rows).logits - classifier.score(rows).logits).max(initial=0))
+    if not gap <= PARITY_TOLERANCE:
+        raise ArtefactError(
+            f"The model saved at {folder} doesn't score as the fitted one did.",
+            allowed=f"logits within {PARITY_TOLERANCE}",
+            got=f"a difference of {gap:.3g}",
+            next_step="this is a bug of Fivefold: report it with the recipe",
+        )
+
+
+def gather(store: Store, task: Task, ids: npt.NDArray[Any], folds: Folds) -> None:
+    """Write the stage "scores": out-of-fold scores of all evaluated rows, in the order of `ids`."""
+    if store.has("scores"):
+        return
+    with store.stage("scores") as folder:
+        scored = np.flatnonzero(np.isin(folds.fold, folds.evaluated))
+        out_of_fold = empty(task, ids[scored], folder / "oof.parquet")
+        for fold in folds.evaluated:
+            held_out = Scores.load(store.path(f"folds/{fold}") / "held_out.parquet", task)
+            out_of_fold.logits[folds.fold[scored] == fold] = held_out.align(ids[folds.fold == fold]).logits
+        out_of_fold.save(folder / "oof.parquet")
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a small JSON file."""
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")

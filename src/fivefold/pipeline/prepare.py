@@ -1,0 +1,247 @@
+"""From a recipe to rows: read, infer what the recipe leaves out, label and split."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import yaml
+
+from fivefold.data.compose import Corpus
+from fivefold.data.corpus import build_corpus
+from fivefold.data.demo import demo
+from fivefold.data.infer import Inferred, infer
+from fivefold.data.labels import learn_task
+from fivefold.data.layout import Layout, learn_layout, normalise
+from fivefold.data.load import content_hash, read_table
+from fivefold.errors import LabelError, RecipeError
+from fivefold.recipe import Recipe, build_recipe, dump_recipe
+from fivefold.recipe.settings import TaskSettings
+from fivefold.task import Categorical, Swap, Task, Tree
+
+log = logging.getLogger("fivefold")
+
+DEMO = "demo://"
+"""Sources that start so are made by a generator: demo://tweets."""
+
+MARK = "__extra__"
+"""Column that tells extra rows while train and extra are one table."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A recipe made whole, and its rows.
+
+    Parameters
+    ----------
+    recipe
+        With everything inferred written out.
+    task, layout
+        The targets, and how the training file spells their labels.
+    frame
+        Train rows, then extra rows; one column a target.
+    corpus
+        The same rows for models.
+    always_training
+        bool (rows,): the extra rows.
+    test
+        Rows to predict at the end, or None.
+    fingerprint
+        Digest of recipe and contents; a run continues only with its own.
+    """
+
+    recipe: Recipe
+    task: Task
+    layout: Layout
+    frame: pl.DataFrame
+    corpus: Corpus
+    always_training: npt.NDArray[np.bool_]
+    test: pl.DataFrame | None
+    fingerprint: str
+
+    @property
+    def groups(self) -> list[Any] | None:
+        """The group of each row, or None."""
+        column = self.recipe.data.group
+        return None if column is None else self.frame[column].to_list()
+
+
+def prepare(recipe: Recipe, data: Any = None, test: Any = None) -> Prepared:
+    """Read what the recipe names and make it whole.
+
+    Parameters
+    ----------
+    data, test
+        Tables to use instead of data.train and data.test.
+
+    Raises
+    ------
+    RecipeError, DataError
+        If the recipe names no data, or what can't be read as it says.
+    """
+    raw = read_labelled(recipe, data)
+    whole, sentences = complete(recipe, raw)
+    for sentence in sentences:
+        log.info("  %s", sentence)
+    layout = layout_of(whole, raw)
+    frame = normalise(raw.drop(MARK), layout)
+    task = task_of(whole.task, layout, frame)
+    corpus = build_corpus(frame, text=whole.data.text, id=whole.data.id, weight=whole.data.weight, task=task)
+    unseen = read_optional(recipe.data.test if test is None else test)
+    digests = [dump_recipe(whole), content_hash(raw), "" if unseen is None else content_hash(unseen)]
+    fingerprint = hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    return Prepared(whole, task, layout, frame, corpus, raw[MARK].to_numpy().astype(bool), unseen, fingerprint)
+
+
+def read_labelled(recipe: Recipe, data: Any = None) -> pl.DataFrame:
+    """Train rows, then extra rows, which the column `MARK` tells apart.
+
+    Raises
+    ------
+    RecipeError
+        If the recipe names no training data.
+    """
+    if data is None and recipe.data.train is None:
+        raise RecipeError("The recipe names no training data.", next_step="add --set data.train=FILE")
+    train = read_source(recipe.data.train if data is None else data)
+    if train.is_empty():
+        raise LabelError("The training data has no rows.", next_step="point data.train at labelled rows")
+    extra = read_optional(recipe.data.extra)
+    frame = train if extra is None else read_table([train, extra])
+    return frame.with_columns(pl.Series(MARK, np.arange(frame.height) >= train.height))
+
+
+def read_source(source: Any) -> pl.DataFrame:
+    """The table of a source; demo://SHAPE is generated."""
+    if isinstance(source, list):
+        return read_table([read_source(part) for part in source]) if len(source) > 1 else read_source(source[0])
+    if isinstance(source, str) and source.startswith(DEMO):
+        return demo(source.removeprefix(DEMO))
+    return read_table(source)
+
+
+def read_optional(source: Any) -> pl.DataFrame | None:
+    """The table of a source, None where there is none."""
+    return None if source is None else read_source(source)
+
+
+def complete(recipe: Recipe, frame: pl.DataFrame) -> tuple[Recipe, Sequence[str]]:
+    """The recipe with columns and task filled in from the table, and a sentence for every decision taken."""
+    data, task = recipe.data, recipe.task
+    named = [*task.binary, *task.categorical, *([task.label_list] if task.label_list else [])]
+    found = infer(
+        frame.drop(MARK, strict=False),
+        text=data.text,
+        id=data.id,
+        group=data.group,
+        weight=data.weight,
+        fold=data.fold,
+        labels=_present(named, frame) if named else None,
+    )
+    roles = {"text": list(found.text), "id": found.id, "group": found.group, "weight": found.weight, "fold": found.fold}
+    whole = recipe.model_copy(update={"data": data.model_copy(update=roles)})
+    if not named:
+        whole = whole.model_copy(update={"task": inferred_task(found)})
+    return whole, found.sentences
+
+
+def inferred_task(found: Inferred) -> TaskSettings:
+    """The task section that says what was inferred."""
+    plain: dict[str, Any] = {
+        "binary": list(found.binaries),
+        "label_list": found.label_list,
+        "categorical": {name: [] for name in found.categoricals},
+        "tree": list(found.tree),
+    }
+    if found.swap is not None:
+        swap = found.swap
+        plain["swap"] = {"fields": list(swap.fields), "target": swap.target, "classes": dict(swap.classes)}
+    return TaskSettings.model_validate(plain)
+
+
+def _present(named: Sequence[str], frame: pl.DataFrame) -> list[str]:
+    """The named label columns as the table spells them: a winner may be spread over three columns."""
+    spread = [name for name in frame.columns if name.startswith("winner_")]
+    soft = {name: [c for c in frame.columns if c.startswith(f"{name}=")] for name in named}
+    columns = []
+    for name in named:
+        if name in frame.columns or not (soft[name] or (name == "winner" and spread)):
+            columns.append(name)
+        else:
+            columns += soft[name] or spread
+    return columns
+
+
+def layout_of(recipe: Recipe, frame: pl.DataFrame) -> Layout:
+    """How the labels of `frame` are spelt."""
+    spread = [f"winner_{side}" for side in ("model_a", "model_b", "tie")]
+    winner = spread if "winner" in recipe.task.categorical and "winner" not in frame.columns else []
+    winner = [name for name in winner if name in frame.columns]
+    return learn_layout(frame, label_list=recipe.task.label_list, winner=winner)
+
+
+def task_of(settings: TaskSettings, layout: Layout, frame: pl.DataFrame) -> Task:
+    """The task that the recipe's section and the training rows describe."""
+    swap = settings.swap and Swap(tuple(settings.swap.fields), settings.swap.target, settings.swap.classes)
+    task = learn_task(
+        frame,
+        binary=(*settings.binary, *layout.classes),
+        categorical=settings.categorical,
+        tree=() if settings.tree_paths else settings.tree,
+        swap=swap,
+    )
+    if not settings.tree_paths:
+        return task
+    return Task(task.targets, given_tree(settings, task), swap)
+
+
+def given_tree(settings: TaskSettings, task: Task) -> Tree:
+    """The tree whose paths the recipe lists.
+
+    Raises
+    ------
+    LabelError
+        If a path names a class that isn't there.
+    """
+    levels = [target for name in settings.tree if isinstance(target := task.target(name), Categorical)]
+    strange = sorted(
+        {label for path in settings.tree_paths for t, label in zip(levels, path, strict=True) if label not in t.classes}
+    )
+    if strange:
+        raise LabelError(f"tree_paths names classes that aren't there: {strange[:5]}.")
+    paths = {
+        tuple(t.classes.index(c) for t, c in zip(levels, path, strict=True)) for path in settings.tree_paths
+    }
+    return Tree(tuple(settings.tree), tuple(sorted(paths)))
+
+
+def describe_recipe(recipe: Recipe) -> str:
+    """The recipe inferred for its data as YAML, the reasons as comments on top."""
+    frame = read_labelled(recipe)
+    whole, sentences = complete(recipe, frame)
+    task_of(whole.task, (layout := layout_of(whole, frame)), normalise(frame.drop(MARK), layout))
+    reasons = "\n".join(f"# {sentence}" for sentence in sentences)
+    return f"# Inferred from {source_name(recipe.data.train)}; correct what is wrong.\n{reasons}\n{short(whole)}"
+
+
+def short(recipe: Recipe) -> str:
+    """The recipe without what is default anyway, but always with the sections a user changes first."""
+    plain = recipe.model_dump(mode="json", exclude_defaults=True)
+    plain["folds"] = recipe.folds.model_dump(mode="json", include={"count", "method"}) | plain.get("folds", {})
+    plain["model"] = {"family": recipe.model.family} | plain.get("model", {})
+    build_recipe(plain)
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
+
+
+def source_name(source: Any) -> str:
+    """What to call a source in a sentence."""
+    if isinstance(source, list):
+        return ", ".join(source_name(part) for part in source)
+    return str(source) if isinstance(source, str | Path) else "a table given in Python"

@@ -1,0 +1,170 @@
+"""A run on disk, opened: what it learnt, what it says of its own rows, and of new ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fivefold.data.corpus import build_corpus
+from fivefold.data.folds import load_folds
+from fivefold.data.labels import labels_frame, read_labels
+from fivefold.data.layout import Layout
+from fivefold.errors import ArtefactError, DataError
+from fivefold.evaluation.summary import Evaluation
+from fivefold.models.base import Classifier
+from fivefold.models.families import maker
+from fivefold.pipeline.decide import OutOfFold, load_evaluation, load_rule
+from fivefold.pipeline.prepare import read_source
+from fivefold.pipeline.store import Store
+from fivefold.recipe import Recipe, load_recipe
+from fivefold.scores import Scores, mean
+from fivefold.task import Task
+
+GROUP = "group of rows"
+"""Column of data/rows.parquet that holds the groups, if there are any."""
+
+BATCH = 4096
+"""Rows scored at once."""
+
+
+class Run:
+    """A run folder. `load` a finished one to predict; every fold's model speaks and their probabilities are averaged."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    @staticmethod
+    def open(folder: str | Path) -> Run:
+        """The run at `folder`, finished or not.
+
+        Raises
+        ------
+        RunError
+            If it is no run, or a newer version's.
+        """
+        store = Store(Path(folder))
+        _ = store.description
+        return Run(store)
+
+    @staticmethod
+    def load(folder: str | Path) -> Run:
+        """The finished run at `folder`, its models read and checked.
+
+        Raises
+        ------
+        RunError
+            If it is no run, isn't finished, or was changed.
+        """
+        run = Run.open(folder)
+        _ = run.rule, run.models
+        return run
+
+    @property
+    def folder(self) -> Path:
+        return self.store.folder
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe with everything written out."""
+        return load_recipe(self.folder / "recipe.yaml")
+
+    @cached_property
+    def task(self) -> Task:
+        return Task.from_json(json.loads((self.store.path("data") / "task.json").read_text("utf-8")))
+
+    @cached_property
+    def layout(self) -> Layout:
+        """How the training file spelt its labels."""
+        return Layout.from_json(json.loads((self.store.path("data") / "layout.json").read_text("utf-8")))
+
+    @cached_property
+    def rule(self) -> Any:
+        """The decision rule."""
+        return load_rule(self.store)
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """The run's cross-fitted out-of-fold figures."""
+        return load_evaluation(self.store)
+
+    @cached_property
+    def models(self) -> tuple[Classifier, ...]:
+        """One model a fold."""
+        settings = self.recipe.model.model_dump(exclude={"family"}) | self.recipe.objective.model_dump()
+        make = maker(self.task, self.recipe.model.family, self.recipe.seed, settings)
+        stages = sorted((path.name for path in (self.folder / "folds").glob("[0-9]*")), key=int)
+        return tuple(self._model(make(), f"folds/{name}") for name in stages)
+
+    def _model(self, model: Classifier, stage: str) -> Classifier:
+        folder = self.store.path(stage) / "model"
+        try:
+            model.load(folder)
+        except (OSError, ValueError, KeyError) as error:
+            raise ArtefactError(f"The model in {folder} can't be read.", got=str(error)[:200]) from error
+        return model
+
+    @cached_property
+    def out_of_fold(self) -> OutOfFold:
+        """Labels and raw scores of the rows that were held out."""
+        rows = pl.read_parquet(self.store.path("data") / "rows.parquet")
+        folds = load_folds(self.store.path("data") / "folds.parquet", rows["id"].to_list())
+        scored = np.isin(folds.fold, folds.evaluated)
+        scores = Scores.load(self.store.path("scores") / "oof.parquet", self.task)
+        groups = rows[GROUP].to_numpy()[scored] if GROUP in rows.columns else None
+        return OutOfFold(read_labels(rows, self.task).take(scored), scores, folds.fold[scored], groups)
+
+    def read(self, data: Any) -> pl.DataFrame:
+        """A table of new rows: a path, a table, or texts where the run reads one text field."""
+        if isinstance(data, list | tuple) and all(isinstance(text, str) for text in data):
+            if len(self.recipe.data.text) > 1:
+                raise DataError(
+                    "Plain texts can't be told apart.",
+                    allowed=f"a table with the columns {', '.join(self.recipe.data.text)}",
+                    next_step="pass a table or a list of one",
+                )
+            return pl.DataFrame({self.recipe.data.text[0]: pl.Series(list(data), dtype=pl.String)})
+        return read_source(data)
+
+    def batches(self, frame: pl.DataFrame) -> Iterator[Scores]:
+        """Calibrated scores of the table's rows, some at a time."""
+        id_column = self.recipe.data.id
+        named = id_column if id_column in frame.columns else None
+        corpus = build_corpus(frame, text=self.recipe.data.text, id=named)
+        for start in range(0, len(corpus), BATCH):
+            rows = corpus.rows(np.arange(start, min(start + BATCH, len(corpus))))
+            yield self.rule.calibrate(mean([model.score(rows) for model in self.models]))
+
+    def scores(self, data: Any) -> Scores:
+        """Calibrated scores of new rows: the mean of the folds' probabilities, then the run's calibration."""
+        parts = list(self.batches(self.read(data)))
+        ids: npt.NDArray[Any] = np.concatenate([part.ids for part in parts]) if parts else np.zeros(0, dtype=object)
+        logits = [np.zeros((0, self.task.width), dtype=np.float32), *(part.logits for part in parts)]
+        return Scores(self.task, ids, np.concatenate(logits))
+
+    def predict(self, data: Any) -> pl.DataFrame:
+        """Decided labels of new rows: id and a column a target."""
+        return with_ids(scores := self.scores(data), labels_frame(self.task, self.rule.decide_calibrated(scores)))
+
+    def predict_proba(self, data: Any) -> pl.DataFrame:
+        """Calibrated probabilities of new rows: id and a column a binary or class."""
+        scores = self.scores(data)
+        probabilities = scores.probabilities()
+        columns = [pl.Series(name, probabilities[:, i]) for i, name in enumerate(self.task.columns)]
+        return with_ids(scores, pl.DataFrame(columns))
+
+
+def load(folder: str | Path) -> Run:
+    """The finished run at `folder`; see `Run.load`."""
+    return Run.load(folder)
+
+
+def with_ids(scores: Scores, frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame with the rows' ids as its first column."""
+    return frame.insert_column(0, pl.Series("id", scores.ids.tolist(), dtype=pl.String))

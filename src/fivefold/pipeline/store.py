@@ -1,0 +1,215 @@
+"""The run folder: stages written beside and renamed, so that a killed run continues where it stopped.
+
+    RUN/run.json            format, versions, seed, what it was made from
+    RUN/recipe.yaml         the recipe with every default written out
+    RUN/data/               task, columns, labels and folds of the rows, data check
+    RUN/folds/K/            model of fold K and its scores of the held-out rows
+    RUN/scores/             out-of-fold scores of all rows
+    RUN/decision/           decision rule and metrics
+    RUN/predictions/        predictions of data.test
+    RUN/report.html, README.md, pictures/
+
+Each stage folder has a manifest with the SHA-256 of its files. Nothing in a run executes on load.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from fivefold.errors import ArtefactError, RunError
+
+FORMAT = 1
+"""Version of the folder's layout; a reader refuses newer ones."""
+
+MANIFEST = "manifest.json"
+
+PACKAGES = ("fivefold", "numpy", "scipy", "scikit-learn", "polars", "numba", "lightgbm")
+
+
+class Store:
+    """Stages of one run folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What run.json says.
+
+        Raises
+        ------
+        RunError
+            If the folder is no run.
+        ArtefactError
+            If it can't be read, or a newer version wrote it.
+        """
+        path = self.folder / "run.json"
+        if not path.is_file():
+            raise RunError(f"{self.folder} is no run folder.", next_step="fivefold fit DATA --out RUN makes one")
+        try:
+            description: dict[str, Any] = json.loads(path.read_text("utf-8"))
+            written_as = int(description["format"])
+        except (ValueError, KeyError, TypeError):
+            raise ArtefactError(f"{path} is damaged.", next_step="fit again into a new folder") from None
+        if written_as > FORMAT:
+            raise ArtefactError(
+                f"{self.folder} was written by a newer Fivefold.",
+                allowed=f"format up to {FORMAT}",
+                got=f"format {written_as}, Fivefold {description.get('versions', {}).get('fivefold', 'unknown')}",
+                next_step="pip install --upgrade fivefold",
+            )
+        return description
+
+    @contextmanager
+    def open(self, fingerprint: str, recipe: str, seed: int) -> Iterator[None]:
+        """Hold the folder for one fit: create it, or continue the run that has this fingerprint.
+
+        Raises
+        ------
+        RunError
+            If another process holds it, or it holds something else.
+        """
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / ".lock")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                raise RunError(
+                    f"Another process is writing {self.folder}.", next_step="wait for it, or choose another --out"
+                ) from None
+            try:
+                self._begin(fingerprint, recipe, seed)
+                yield
+            finally:
+                lock.release()
+
+    def _begin(self, fingerprint: str, recipe: str, seed: int) -> None:
+        if (self.folder / "run.json").exists():
+            if self.description["fingerprint"] != fingerprint:
+                raise RunError(
+                    f"{self.folder} holds a run of another recipe or other data.",
+                    next_step="choose another --out, or add --overwrite to replace it",
+                )
+            return
+        if any(path.name != ".lock" for path in self.folder.iterdir()):
+            raise RunError(f"{self.folder} is not empty and is no run folder.", next_step="choose another --out")
+        write_text(self.folder / "recipe.yaml", recipe)
+        description = {"format": FORMAT, "fingerprint": fingerprint, "seed": seed, "versions": versions()}
+        write_text(self.folder / "run.json", json.dumps(description, indent=2))
+
+    def has(self, stage: str) -> bool:
+        """Whether the stage is complete."""
+        return (self.folder / stage / MANIFEST).is_file()
+
+    @contextmanager
+    def stage(self, stage: str) -> Iterator[Path]:
+        """A folder to write the stage into; it takes its place, whole, when the block ends well."""
+        final = self.folder / stage
+        partial = final.with_name(f".{final.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        write_text(partial / MANIFEST, json.dumps(digests(partial), indent=2))
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
+
+    def path(self, stage: str) -> Path:
+        """The folder of a complete stage, its files checked against their digests.
+
+        Raises
+        ------
+        RunError
+            If the stage isn't complete.
+        ArtefactError
+            If a file is missing, new or changed.
+        """
+        final = self.folder / stage
+        if not self.has(stage):
+            raise RunError(
+                f"{self.folder} has no complete '{stage}'.", next_step="run the same fivefold fit again: it resumes"
+            )
+        expected = json.loads((final / MANIFEST).read_text("utf-8"))
+        found = digests(final)
+        wrong = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
+        if wrong:
+            raise ArtefactError(
+                f"{final} was changed after it was written.",
+                got=f"missing, new or altered: {', '.join(wrong[:5])}",
+                next_step=f"delete {final} and run the same fivefold fit again, or take the run from its source",
+            )
+        return final
+
+    def remove(self) -> None:
+        """Delete the whole run.
+
+        Raises
+        ------
+        RunError
+            If the folder is no run: only runs are deleted.
+        """
+        if self.folder.exists() and any(self.folder.iterdir()):
+            if not (self.folder / "run.json").is_file():
+                raise RunError(f"{self.folder} is no run folder and won't be deleted.", next_step="choose another --out")
+            shutil.rmtree(self.folder)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn what the file system refuses into a message that says how to go on."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RunError(
+                f"The disk that holds {folder} is full.",
+                next_step="free space and run the same command again: it continues from the last finished stage",
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            raise RunError(f"{folder} can't be written: {error.strerror}.", next_step="choose another --out") from error
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write beside and rename, so that a reader sees the old file or the new one."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below `folder` but its manifest, by relative name."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    return {str(path.relative_to(folder)): file_digest(path) for path in files}
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of one file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def versions() -> Mapping[str, str]:
+    """Versions of Python and of the packages that decide a run's figures."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

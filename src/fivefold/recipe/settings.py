@@ -1,0 +1,184 @@
+"""Every key of a recipe: its type, unit, default and meaning. Pure data; nothing heavy is imported."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+Metric = Literal[
+    "f1_macro",
+    "f1_micro",
+    "f1_samples",
+    "jaccard",
+    "accuracy",
+    "log_loss",
+    "roc_auc",
+    "average_precision",
+    "ece",
+    "item_accuracy",
+    "mixed_mean",
+    "hierarchical_f1",
+]
+
+
+class Settings(BaseModel):
+    """A section of the recipe: unknown keys are mistakes, values don't change once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _ordered(span: tuple[int, int]) -> tuple[int, int]:
+    if not 1 <= span[0] <= span[1]:
+        raise ValueError("must be [low, high] with 1 <= low <= high")
+    return span
+
+
+Span = Annotated[tuple[int, int], AfterValidator(_ordered)]
+Source = str | list[str] | None
+
+
+class DataSettings(Settings):
+    """Which files, and which of their columns. Paths are relative to where the command runs."""
+
+    train: Source = Field(None, description="labelled file or files, hf:// id, or demo://SHAPE")
+    test: Source = Field(None, description="rows to predict at the end of the fit")
+    unlabelled: Source = Field(None, description="text without labels, for domain pretraining")
+    extra: Source = Field(None, description="labelled rows that are always in training and never scored")
+    text: list[str] = Field([], description="text columns; empty: inferred and said aloud")
+    id: str | None = Field(None, description="column that names a row; none: the row's number")
+    group: str | None = Field(None, description="column of rows that must stay in one fold")
+    weight: str | None = Field(None, description="column of how much a row counts in training")
+    fold: str | None = Field(None, description="column with given folds")
+
+
+class SwapSettings(Settings):
+    """Fields that trade places and the classes that follow, for pairs."""
+
+    fields: list[tuple[str, str]] = Field(min_length=1)
+    target: str
+    classes: dict[str, str] = Field(min_length=1)
+
+
+class TaskSettings(Settings):
+    """The targets; all empty: inferred from the training file and said aloud."""
+
+    binary: list[str] = Field([], description="0/1 columns, one label each")
+    label_list: str | None = Field(None, description="a column that lists the labels present; each becomes a binary")
+    categorical: dict[str, list[str]] = Field({}, description="column: its classes; empty: learnt from training rows")
+    tree: list[str] = Field([], description="categoricals from root to leaf")
+    tree_paths: list[list[str]] = Field([], description="valid paths, a class a level; empty: those of training rows")
+    swap: SwapSettings | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_only(cls, value: object) -> object:
+        """`categorical: [a, b]` is short for classes to be learnt."""
+        if isinstance(value, dict) and isinstance(value.get("categorical"), list):
+            return {**value, "categorical": {str(name): [] for name in value["categorical"]}}
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TaskSettings:
+        strange = [name for name in self.tree if name not in self.categorical]
+        if strange:
+            raise ValueError(f"tree names {strange}, which 'categorical' doesn't")
+        if self.tree_paths and any(len(path) != len(self.tree) for path in self.tree_paths):
+            raise ValueError("every path of tree_paths must name one class a level of 'tree'")
+        if self.swap and self.swap.target not in self.categorical:
+            raise ValueError(f"swap.target names '{self.swap.target}', which 'categorical' doesn't")
+        return self
+
+
+class FoldSettings(Settings):
+    """How rows are split."""
+
+    count: int = Field(5, ge=2, description="K")
+    method: Literal["auto", "plain", "stratified", "multilabel", "grouped", "stratified_grouped"] = "auto"
+    near_duplicates: float | None = Field(
+        None, gt=0, le=1, description="keep texts with at least this Jaccard similarity in one fold"
+    )
+    only: int | None = Field(None, ge=0, description="hold-out: train without and score only this fold")
+    reuse: str | None = Field(None, description="a run whose folds are used again, so that scores align")
+
+    @model_validator(mode="after")
+    def _within(self) -> FoldSettings:
+        if self.only is not None and self.only >= self.count:
+            raise ValueError(f"'only' must be below count = {self.count}")
+        return self
+
+
+BOOSTING_KEYS = ("trees", "leaves", "learning_rate")
+
+
+class LinearSettings(Settings):
+    """TF-IDF over words and characters with a linear model or boosted trees."""
+
+    family: Literal["linear"] = "linear"
+    solver: Literal["logistic", "svm", "boosting"] = "logistic"
+    tokens: Literal["words", "social"] = Field("words", description="what a word is; social keeps emoji, # and @")
+    word_ngrams: Span | None = Field((1, 2), description="[low, high] words; null: none")
+    char_ngrams: Span | None = Field((2, 5), description="[low, high] characters within word bounds; null: none")
+    min_df: PositiveInt = Field(2, description="drop n-grams in fewer training rows of the fold")
+    max_features: PositiveInt | None = Field(None, description="keep the most frequent n-grams of each kind")
+    sublinear_tf: bool = Field(True, description="1 + log(count) instead of the count")
+    C: PositiveFloat = Field(1.0, description="inverse strength of the L2 penalty")
+    max_epochs: PositiveInt = Field(30, description="passes over the rows at most")
+    tolerance: PositiveFloat = Field(1e-2, description="stop when no dual variable moves further than this")
+    prune: float = Field(0.01, ge=0, description="drop smaller weights of categoricals with over 128 classes")
+    trees: PositiveInt = Field(200, description="boosting: rounds")
+    leaves: int = Field(31, ge=2, description="boosting: leaves a tree")
+    learning_rate: PositiveFloat = Field(0.1, description="boosting: shrinkage")
+
+    @model_validator(mode="after")
+    def _some_features(self) -> LinearSettings:
+        if self.word_ngrams is None and self.char_ngrams is None:
+            raise ValueError("word_ngrams and char_ngrams can't both be null")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_idle(self) -> LinearSettings:
+        """A key that the chosen solver doesn't read is a mistake, not a silent no-op."""
+        idle = ("C", "max_epochs", "tolerance", "prune") if self.solver == "boosting" else BOOSTING_KEYS
+        changed = [key for key in idle if getattr(self, key) != type(self).model_fields[key].default]
+        if changed:
+            raise ValueError(f"solver '{self.solver}' doesn't use {', '.join(changed)}")
+        return self
+
+
+ModelSettings = LinearSettings
+
+
+class ObjectiveSettings(Settings):
+    """What training minimises."""
+
+    class_weights: Literal["none", "balanced"] = Field("none", description="balanced: n_rows / (2 n_rows_of_side)")
+    weight_cap: PositiveFloat | None = Field(None, description="no class weight above this")
+
+
+class DecisionSettings(Settings):
+    """How scores become labels; chosen on out-of-fold scores."""
+
+    metric: Metric | None = Field(None, description="what to optimise and headline; none: the task's own")
+    thresholds: Literal["sweep", "grid", "common"] | Annotated[float, Field(gt=0, lt=1)] = Field(
+        "sweep", description="per label by exact sweep, on the published 101-point grid, one for all, or a number"
+    )
+    shrinkage: float | None = Field(
+        None, ge=0, description="positive rows at which a label's own threshold weighs half; none: the default"
+    )
+    calibration: Literal["none", "temperature", "isotonic"] = "none"
+    tree: Literal["consistent", "free"] = Field("consistent", description="consistent: only valid paths")
+
+
+class Recipe(Settings):
+    """A whole fit: data, task, folds, model, objective, decision."""
+
+    name: str = "fivefold"
+    description: str = ""
+    seed: int = Field(0, ge=0)
+    data: DataSettings = DataSettings()
+    task: TaskSettings = TaskSettings()
+    folds: FoldSettings = FoldSettings()
+    model: ModelSettings = LinearSettings()
+    objective: ObjectiveSettings = ObjectiveSettings()
+    decision: DecisionSettings = DecisionSettings()

@@ -1,0 +1,105 @@
+import errno
+import json
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from fivefold.errors import ArtefactError, RunError
+from fivefold.pipeline.store import FORMAT, Store, versions, write_text, writing
+
+
+def begun(folder: Path, fingerprint: str = "f") -> Store:
+    store = Store(folder)
+    with store.open(fingerprint, "name: x\n", 0):
+        pass
+    return store
+
+
+def test_a_stage_takes_its_place_whole_or_not_at_all(tmp_path: Path) -> None:
+    store = begun(tmp_path / "run")
+    with pytest.raises(ValueError, match="killed"), store.stage("folds/0") as folder:
+        (folder / "half").write_text("h")
+        raise ValueError("killed")
+    assert not store.has("folds/0")
+    with store.stage("folds/0") as folder:
+        assert not (folder / "half").exists()
+        (folder / "whole").write_text("w")
+    assert (store.path("folds/0") / "whole").read_text() == "w"
+
+
+def test_an_unfinished_stage_says_how_to_go_on(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="resumes"):
+        begun(tmp_path / "run").path("scores")
+
+
+@pytest.mark.parametrize("change", ["alter", "add", "remove"])
+def test_a_tampered_stage_is_refused(tmp_path: Path, change: str) -> None:
+    store = begun(tmp_path / "run")
+    with store.stage("decision") as folder:
+        (folder / "rule.json").write_text("{}")
+    rule = tmp_path / "run/decision/rule.json"
+    {
+        "alter": lambda: rule.write_text('{"x": 1}'),
+        "add": lambda: rule.with_name("more.json").write_text("{}"),
+        "remove": rule.unlink,
+    }[change]()
+    with pytest.raises(ArtefactError, match="changed after it was written"):
+        store.path("decision")
+
+
+def test_another_fingerprint_is_refused_and_the_same_continues(tmp_path: Path) -> None:
+    begun(tmp_path / "run")
+    begun(tmp_path / "run")
+    with pytest.raises(RunError, match="another recipe or other data"):
+        begun(tmp_path / "run", "g")
+
+
+def test_two_processes_on_one_folder(tmp_path: Path) -> None:
+    begun(tmp_path / "run")
+    with FileLock(tmp_path / "run/.lock"), pytest.raises(RunError, match="Another process"):
+        begun(tmp_path / "run")
+
+
+def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "precious.txt").write_text("x")
+    with pytest.raises(RunError, match="not empty"):
+        begun(tmp_path)
+    with pytest.raises(RunError, match="won't be deleted"):
+        Store(tmp_path).remove()
+    assert (tmp_path / "precious.txt").exists()
+
+
+def test_a_newer_or_damaged_run_is_refused(tmp_path: Path) -> None:
+    store = begun(tmp_path / "run")
+    path = tmp_path / "run/run.json"
+    path.write_text(json.dumps(store.description | {"format": FORMAT + 1}))
+    with pytest.raises(ArtefactError, match="newer Fivefold"):
+        _ = store.description
+    path.write_text("{")
+    with pytest.raises(ArtefactError, match="damaged"):
+        _ = store.description
+    with pytest.raises(RunError, match="no run folder"):
+        _ = Store(tmp_path / "nothing").description
+
+
+def test_remove_deletes_a_run(tmp_path: Path) -> None:
+    begun(tmp_path / "run").remove()
+    assert not (tmp_path / "run").exists()
+    Store(tmp_path / "run").remove()
+
+
+def test_a_full_disk_is_one_message(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="is full") as caught, writing(tmp_path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert "continues" in str(caught.value)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    write_text(tmp_path / "file", "x")
+    with pytest.raises(RunError, match="can't be written"):
+        begun(tmp_path / "file/run")
+
+
+def test_versions_name_the_packages_that_decide_figures() -> None:
+    assert {"python", "numpy", "scipy"} <= set(versions())

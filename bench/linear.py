@@ -15,6 +15,7 @@ Exits with 1 if a claim of the last line doesn't hold.
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import platform
 import statistics
@@ -92,11 +93,12 @@ def read(data: Path, name: str) -> tuple[list[str], np.ndarray]:
     if name == "semeval2018_ec":
         frame = pl.concat([pl.read_csv(data / name / f"{part}.csv") for part in ("train", "dev")])
         return frame["text"].to_list(), frame.drop("id", "text").to_numpy().astype(np.int32)
-    import gzip
-
-    rows = [json.loads(line) for line in gzip.open(data / name / "train.jsonl.gz", "rt", encoding="utf-8")]
+    with gzip.open(data / name / "train.jsonl.gz", "rt", encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
     names = sorted({topic for row in rows for topic in row["topics"]})
-    return [row["text"] for row in rows], np.array([[n in row["topics"] for n in names] for row in rows], dtype=np.int32)
+    return [row["text"] for row in rows], np.array(
+        [[n in row["topics"] for n in names] for row in rows], dtype=np.int32
+    )
 
 
 def scikit_learn(texts: list[str], labels: np.ndarray, rung: str) -> np.ndarray:
@@ -171,8 +173,13 @@ class PeakMemory:
 
 def machine() -> dict[str, str | int]:
     """What the figures were measured on."""
-    model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "")
-    return {"processor": model or platform.processor(), "cores": psutil.cpu_count() or 0, "python": platform.python_version()}
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
+    return {
+        "processor": model or platform.processor(),
+        "cores": psutil.cpu_count() or 0,
+        "python": platform.python_version(),
+    }
 
 
 def verdict(results: dict[str, dict[str, dict[str, float]]]) -> int:

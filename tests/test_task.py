@@ -40,9 +40,7 @@ def test_a_malformed_task_says_what_is_wrong(targets, further, message) -> None:
 
 
 def test_json_round_trip() -> None:
-    tree = Task(
-        (Categorical("a", ("x", "y")), Categorical("b", ("u", "v"))), tree=Tree(("a", "b"), ((0, 0), (1, 1)))
-    )
+    tree = Task((Categorical("a", ("x", "y")), Categorical("b", ("u", "v"))), tree=Tree(("a", "b"), ((0, 0), (1, 1))))
     for task in (MIXED, PAIR, tree):
         assert Task.from_json(json.loads(json.dumps(task.to_json()))) == task
 

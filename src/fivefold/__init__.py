@@ -23,7 +23,18 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["FivefoldClassifier", "FivefoldError", "Recipe", "Run", "Scores", "Task", "compare", "evaluate", "fit", "load"]
+__all__ = [
+    "FivefoldClassifier",
+    "FivefoldError",
+    "Recipe",
+    "Run",
+    "Scores",
+    "Task",
+    "compare",
+    "evaluate",
+    "fit",
+    "load",
+]
 
 _HOMES = {
     "FivefoldClassifier": "fivefold.estimator:FivefoldClassifier",

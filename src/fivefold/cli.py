@@ -44,7 +44,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     source = argparse.ArgumentParser(add_help=False)
-    source.add_argument("source", metavar="RECIPE_OR_DATA", help="a recipe (.yaml), a data file, hf://id or demo://shape")
+    source.add_argument(
+        "source", metavar="RECIPE_OR_DATA", help="a recipe (.yaml), a data file, hf://id or demo://shape"
+    )
     changes = argparse.ArgumentParser(add_help=False)
     changes.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe, such as model.C=2"

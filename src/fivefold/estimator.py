@@ -157,7 +157,9 @@ def text_table(X: Any) -> pl.DataFrame:
     else:
         array = np.asarray(X, dtype=object)
         if array.ndim != 1 or not all(isinstance(text, str) for text in array):
-            raise ValueError(f"X must be a sequence of texts or a table of text columns. Got shape {array.shape} instead.")
+            raise ValueError(
+                f"X must be a sequence of texts or a table of text columns. Got shape {array.shape} instead."
+            )
         table = pl.DataFrame({"text": pl.Series(array.tolist(), dtype=pl.String)})
     if table.is_empty():
         raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required.")

@@ -67,7 +67,8 @@ class Scores:
     def chunks(self, rows: int = CHUNK) -> Iterator[Scores]:
         """The same scores, `rows` at a time."""
         for start in range(0, len(self), rows):
-            yield self.take(np.arange(start, min(start + rows, len(self))))
+            part = slice(start, start + rows)
+            yield Scores(self.task, self.ids[part], self.logits[part])
 
     def take(self, index: npt.NDArray[Any]) -> Scores:
         """The rows at `index` (positions or a boolean mask)."""
@@ -107,9 +108,10 @@ class Scores:
 
     def _lies_at(self, path: Path) -> bool:
         """Whether the logits are memory-mapped from `path` itself; then what was filled in is flushed."""
-        if not (isinstance(self.logits, np.memmap) and self.logits.filename == path.resolve()):
+        mapped: Any = self.logits
+        if not (isinstance(mapped, np.memmap) and str(mapped.filename) == str(path.resolve())):
             return False
-        self.logits.flush()
+        mapped.flush()
         return True
 
     @staticmethod

@@ -30,14 +30,17 @@ class Binary:
 
     @property
     def classes(self) -> tuple[str, ...]:
+        """What the codes 0 and 1 are called."""
         return ("0", "1")
 
     @property
     def columns(self) -> tuple[str, ...]:
+        """Name of the only logit."""
         return (self.name,)
 
     @property
     def width(self) -> int:
+        """How many logits it owns."""
         return 1
 
 
@@ -50,10 +53,12 @@ class Categorical:
 
     @property
     def columns(self) -> tuple[str, ...]:
+        """Names of the logits, in the order of the classes."""
         return tuple(f"{self.name}={label}" for label in self.classes)
 
     @property
     def width(self) -> int:
+        """How many logits it owns."""
         return len(self.classes)
 
 
@@ -131,10 +136,12 @@ class Task:
 
     @cached_property
     def binaries(self) -> tuple[Binary, ...]:
+        """The binaries, in order."""
         return tuple(target for target in self.targets if isinstance(target, Binary))
 
     @cached_property
     def categoricals(self) -> tuple[Categorical, ...]:
+        """The categoricals, in order."""
         return tuple(target for target in self.targets if isinstance(target, Categorical))
 
     @cached_property

@@ -97,11 +97,11 @@ def test_a_label_of_two_values_is_binary():
 
 def test_role_columns_need_fitting_cells():
     ids = [f"r{i}" for i in range(60)]
-    found = infer(_frame(label=["x", "y"], weight=[1.0, 2.5], fold=[0, 1], group=["g", "h"], row_id=ids))
+    found = infer(_frame(label=["x", "y"], weight=[1.0, 2.5], fold=["x", "y", None], group=["g", "h"], row_id=ids))
     assert (found.id, found.group, found.weight, found.fold) == ("row_id", "group", "weight", "fold")
     heavy = infer(_frame(label=["x", "y"], weight=["500 g", "1 kg"]))
     assert heavy.weight is None
-    assert any("isn't all numbers" in sentence for sentence in heavy.sentences)
+    assert any("isn't all numbers from 0" in sentence for sentence in heavy.sentences)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from tests.conftest import QUICK
 
 from fivefold.data.demo import demo
 from fivefold.errors import ArtefactError, FivefoldError, RunError
@@ -15,7 +16,6 @@ from fivefold.pipeline.fit import fit
 from fivefold.pipeline.publish import publish
 from fivefold.pipeline.run import Run, load
 from fivefold.scores import Scores
-from tests.conftest import QUICK
 
 
 @pytest.fixture(autouse=True)
@@ -73,9 +73,10 @@ def test_a_stopped_run_continues_to_the_same_bytes(
         return fit(QUICK | {"name": "tweets"}, tweets, test=test, out=tmp_path / "run")
 
     for stage in ("fit_folds", "gather", "decide", "predict_test", "publish"):
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as patch:
             patch.setattr(fit_module, stage, stop)
-            again()
+            with pytest.raises(KeyboardInterrupt):
+                again()
     assert bytes_of_scores(again().folder) == bytes_of_scores(tweets_run.folder)
 
 
@@ -145,7 +146,9 @@ def test_near_duplicates_stay_together(tweets: pl.DataFrame, tmp_path: Path) -> 
 def test_other_solvers(solver: str, tmp_path: Path) -> None:
     frame = demo("narratives", 200, seed=0)
     small = {"trees": 5} if solver == "boosting" else {}
-    run = fit({"model": {"solver": solver, "char_ngrams": None, **small}, "folds": {"count": 2}}, frame, out=tmp_path / "r")
+    run = fit(
+        {"model": {"solver": solver, "char_ngrams": None, **small}, "folds": {"count": 2}}, frame, out=tmp_path / "r"
+    )
     probabilities = run.predict_proba(frame.head(5)).drop("id").to_numpy()
     assert np.isfinite(probabilities).all()
     assert run.evaluation.headline.value > 0.2
@@ -202,7 +205,9 @@ def test_a_tampered_model_is_refused(tweets: pl.DataFrame, tmp_path: Path) -> No
         load(run.folder)
 
 
-def test_a_run_that_is_not_finished_says_so(tmp_path: Path, tweets: pl.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_is_not_finished_says_so(
+    tmp_path: Path, tweets: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(fit_module, "decide", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         fit(QUICK, tweets.head(90), out=tmp_path / "run")
@@ -211,7 +216,9 @@ def test_a_run_that_is_not_finished_says_so(tmp_path: Path, tweets: pl.DataFrame
 
 
 def test_labels_missing_in_places(tweets: pl.DataFrame, tmp_path: Path) -> None:
-    holes = tweets.with_columns(pl.when(pl.int_range(pl.len()) % 3 == 0).then(None).otherwise(pl.col("joy")).alias("joy"))
+    holes = tweets.with_columns(
+        pl.when(pl.int_range(pl.len()) % 3 == 0).then(None).otherwise(pl.col("joy")).alias("joy")
+    )
     run = fit(QUICK, holes, out=tmp_path / "run")
     support = {line.target: line.support for line in run.evaluation.labels}
     assert support["joy"] == holes["joy"].sum()
@@ -226,7 +233,9 @@ def test_soft_labels(tweets: pl.DataFrame, tmp_path: Path) -> None:
 
 def test_a_label_without_positive_rows_does_not_stop_a_fit(tweets: pl.DataFrame, tmp_path: Path) -> None:
     run = fit(QUICK, tweets.with_columns(trust=pl.lit(0)), out=tmp_path / "run")
-    assert any("trust" in sentence for sentence in json.loads((run.folder / "data/split.json").read_text())["sentences"])
+    assert any(
+        "trust" in sentence for sentence in json.loads((run.folder / "data/split.json").read_text())["sentences"]
+    )
 
 
 def test_parity_is_checked_after_saving(tweets: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

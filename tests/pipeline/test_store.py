@@ -18,9 +18,14 @@ def begun(folder: Path, fingerprint: str = "f") -> Store:
 
 def test_a_stage_takes_its_place_whole_or_not_at_all(tmp_path: Path) -> None:
     store = begun(tmp_path / "run")
-    with pytest.raises(ValueError, match="killed"), store.stage("folds/0") as folder:
-        (folder / "half").write_text("h")
-        raise ValueError("killed")
+
+    def killed() -> None:
+        with store.stage("folds/0") as folder:
+            (folder / "half").write_text("h")
+            raise ValueError("killed")
+
+    with pytest.raises(ValueError, match="killed"):
+        killed()
     assert not store.has("folds/0")
     with store.stage("folds/0") as folder:
         assert not (folder / "half").exists()

@@ -83,7 +83,17 @@ def test_a_file_that_is_no_recipe(tmp_path: Path, content: str) -> None:
 
 
 def test_every_key_says_what_it_means_or_is_named_plainly() -> None:
-    assert set(Recipe.model_fields) == {"name", "description", "seed", "data", "task", "folds", "model", "objective", "decision"}
+    assert set(Recipe.model_fields) == {
+        "name",
+        "description",
+        "seed",
+        "data",
+        "task",
+        "folds",
+        "model",
+        "objective",
+        "decision",
+    }
 
 
 def test_checking_a_recipe_imports_nothing_heavy(tmp_path: Path) -> None:

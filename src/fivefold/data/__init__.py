@@ -1,0 +1,1 @@
+"""Tables to rows: load, infer, check, split, compose, demo."""

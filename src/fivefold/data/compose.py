@@ -66,6 +66,7 @@ class Rows:
 
     @property
     def ids(self) -> npt.NDArray[Any]:
+        """Row ids as strings, (rows,)."""
         return self.corpus.ids[self.index]
 
     @property

@@ -62,7 +62,7 @@ def _from_object(table: Any) -> pl.DataFrame:
     if library == "pyarrow" and hasattr(table, "schema"):
         return pl.DataFrame(table)
     if library == "pandas" and hasattr(table, "columns"):
-        return pl.from_pandas(table.rename(columns=str))
+        return pl.DataFrame(pl.from_pandas(table.rename(columns=str)))
     raise DataError(
         "The source is no table.",
         allowed="a path, an hf:// id, a polars, pandas or pyarrow table, a datasets.Dataset, or a list of these",

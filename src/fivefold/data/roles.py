@@ -78,10 +78,12 @@ def take_role(role: str, roles: Roles, frame: pl.DataFrame) -> str | None:
         roles.sentences.append(f"The column '{name}' is a level between others, so it is a label; folds ignore it.")
         return None
     values = as_number(frame[name])
-    if (role in ("weight", "fold") and values.has_nulls()) or (role == "weight" and bool((values < 0).any())):
+    if role == "weight" and (values.has_nulls() or bool((values < 0).any())):
         roles.sentences.append(
-            f"The column '{name}' is named as the {role} but isn't all numbers; it isn't taken as such."
+            f"The column '{name}' is named as the weight but isn't all numbers from 0; it isn't used."
         )
+        return None
+    if role == "fold" and roles.columns[name].kind == "prose":
         return None
     roles.take([name], f"{role.capitalize()}: the column '{name}'.")
     return name

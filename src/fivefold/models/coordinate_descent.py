@@ -28,7 +28,8 @@ class LinearSettings:
     Parameters
     ----------
     loss
-        ``logistic`` and ``squared_hinge`` solve each label for itself; ``softmax`` solves one categorical's classes together.
+        ``logistic`` and ``squared_hinge`` solve each label for itself; ``softmax`` solves the classes of a categorical
+        together.
     C
         Weight of the losses against half the squared length of the weights, as in scikit-learn.
     intercept
@@ -36,8 +37,7 @@ class LinearSettings:
     intercept_scale
         Value of the constant feature.
     tolerance
-        Stop when no row's dual changed by more than this share of its bound within an epoch; for the logistic loss this is a
-        change of probability.
+        Stop when no visit of an epoch moved its row by more than this: in probability, for ``squared_hinge`` in margin.
     max_epochs
         Stop after this many passes over the rows in any case.
     seed
@@ -93,7 +93,8 @@ def balanced_class_weights(targets: npt.ArrayLike, *, cap: float = np.inf) -> Fl
     known = np.isfinite(targets).sum(0)
     positives = np.nansum(targets, 0)
     counts = np.stack([known - positives, positives], 1)
-    return np.minimum(known[:, None] / np.maximum(2 * counts, 1), cap).astype(np.float32)
+    weights: Floats = np.minimum(known[:, None] / np.maximum(2 * counts, 1), cap).astype(np.float32)
+    return weights
 
 
 def fit_linear(
@@ -116,7 +117,7 @@ def fit_linear(
         Weights of negative and positive rows; a soft label gets a mixture.
     row_weights : array, shape (rows,) or (rows, labels)
     threads
-        Tiles of 16 labels solved at the same time (one tile after another for softmax); the result does not depend on it.
+        Tiles of 16 labels solved at the same time; ``softmax`` uses one. The result does not depend on it.
 
     Raises
     ------
@@ -124,7 +125,7 @@ def fit_linear(
         Shapes do not fit, or a target is outside [0, 1].
     """
     targets = _checked(features, targets)
-    squares = kernels.squared_lengths(features.indptr, features.data)
+    squares: Floats = kernels.squared_lengths(features.indptr, features.data)
     costs = _costs(targets, settings, class_weights, row_weights)
     weights = np.zeros((features.shape[1], targets.shape[1]), np.float32)
     bias = np.zeros(targets.shape[1], np.float32)
@@ -202,7 +203,8 @@ def _costs(
             values = np.broadcast_to(settings.C * rows[:, :1] * (y @ positive)[:, None], y.shape)
         else:
             values = settings.C * rows * (negative + y * (positive - negative))
-        return np.nan_to_num(values).astype(np.float32)
+        known: Floats = np.nan_to_num(values).astype(np.float32)
+        return known
 
     return costs
 
@@ -239,10 +241,13 @@ def _solve(
     bias = np.zeros(tiles * kernels.LANES, np.float32)
     quiet, rest = np.zeros(len(targets), np.uint8), np.zeros(len(targets), np.uint8)
     random = np.random.default_rng(settings.seed)
-    for epoch in range(1, settings.max_epochs + 1):
+    squares = squares + constant**2
+    epochs = 0
+    while epochs < settings.max_epochs:
+        epochs += 1
         largest = kernels.descend(
             _LOSSES[settings.loss], features.indptr, features.indices, features.data, random.permutation(len(targets)),
-            squares + constant**2, targets, costs, duals, weights, bias, constant,
+            squares, targets, costs, duals, weights, bias, constant,
             np.float32(settings.tolerance / 10), quiet, rest,
         )  # fmt: skip
         if largest <= settings.tolerance:
@@ -250,4 +255,4 @@ def _solve(
         if settings.intercept == "free":
             # Method of multipliers: the penalty pulls towards the last bias instead of 0, until the duals sum to 0.
             bias[: duals.shape[1]] += constant * duals.sum(0)
-    return weights, constant * bias, epoch
+    return weights, constant * bias, epochs

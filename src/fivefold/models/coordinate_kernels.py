@@ -1,6 +1,6 @@
 """Compiled kernels of dual coordinate descent: one pass over the rows, 16 labels side by side.
 
-Labels live in *tiles* of `LANES`; a tile's weights are an array ``(features, LANES)`` whose rows are one cache line each.
+Labels live in *tiles* of `LANES`; a tile's weights are an array ``(features, LANES)``, one cache line a feature.
 """
 
 import numpy as np
@@ -45,7 +45,7 @@ def _prefetch(typing_context, matrix, row):
 def _gather(indices, data, start, stop, weights, z):
     """Add ``x @ weights`` of one row to ``z``; four entries at a time break the chain of additions."""
     for entry in range(start, stop):
-        _prefetch(weights, np.intp(indices[entry]))
+        _prefetch(weights, np.intp(indices[entry]))  # type: ignore[call-arg]
     entry = start
     while entry + 4 <= stop:
         w0, w1 = weights[indices[entry]], weights[indices[entry + 1]]
@@ -72,7 +72,7 @@ def _scatter(indices, data, start, stop, change, weights):
 
 @njit(nogil=True, cache=True, fastmath=True)
 def _sigmoid(z):
-    """Logistic function to 1e-7, without a call so that lanes are computed side by side (the rational tanh of Eigen)."""
+    """Logistic function to 1e-7 without a call, so that lanes go side by side (the rational tanh of Eigen)."""
     x = min(max(HALF * z, np.float32(-7.9)), np.float32(7.9))
     u = x * x
     over = np.float32(-2.76076847742355e-16) * u + np.float32(2.00018790482477e-13)
@@ -89,11 +89,11 @@ def _sigmoid(z):
 
 @njit(nogil=True, cache=True, fastmath=True)
 def _solve_logistic(z, y, cost, dual, square, change):
-    """Optimal change of one row's duals under the logistic loss (Yu, Huang & Lin 2011, section 3, for labels in [0, 1]).
+    """Optimal change of one row's duals under the logistic loss (Yu, Huang & Lin 2011, section 3).
 
-    With ``z'`` the margin after the change, the optimum is ``dual' = cost * (y - sigmoid(z'))``, so that ``z'`` is the root of
-    ``z' - free - square * cost * (y - sigmoid(z'))``. On the root's side of 0 this is convex or concave, hence Newton's
-    method, kept on that side, overshoots at most once.
+    With ``z'`` the margin after the change, the optimum is ``dual' = cost * (y - sigmoid(z'))``, for soft labels too:
+    ``z'`` is the root of ``z' - free - square * cost * (y - sigmoid(z'))``. On the root's side of 0 this is convex or
+    concave, hence Newton's method, kept on that side, overshoots at most once.
     """
     for lane in range(LANES):
         scale = square * cost[lane]
@@ -139,9 +139,9 @@ def _softmax(z, p):
 def _solve_softmax(z, y, cost, dual, square, change):
     """Optimal change of one row's duals under the softmax loss.
 
-    As for the logistic loss with vectors: ``z'`` minimises ``|z' - free|^2 / 2 + scale * (logsumexp(z') - y @ z')``, whose
-    Hessian is diagonal less ``scale * p p^T`` (inverted by Sherman & Morrison). The step is damped as for generalised
-    self-concordant functions (Bach 2010, section 2), so that every step descends.
+    As for the logistic loss with vectors: ``z'`` minimises ``|z' - free|^2 / 2 + scale * (logsumexp(z') - y @ z')``.
+    The Hessian is diagonal less ``scale * p p^T`` (inverted by Sherman & Morrison). The step is damped as for
+    generalised self-concordant functions (Bach 2010, section 2), so that every step descends.
     """
     scale = np.float64(square) * np.float64(cost[0])
     free = z.astype(np.float64) - square * dual
@@ -173,11 +173,12 @@ def _solve(loss, z, y, cost, dual, square, change):
 
 
 @njit(nogil=True, cache=True, fastmath=True)
-def _largest(change, cost):
-    """The largest change of a label's dual, as a share of the largest dual it could have."""
+def _largest(loss, change, cost, square):
+    """How far the row moved: the largest change of a probability, or for the squared hinge of a margin."""
     largest = ZERO
     for lane in range(len(change)):
-        largest = max(largest, abs(change[lane]) / max(cost[lane], TINY))
+        share = square if loss == SQUARED_HINGE else ONE / max(cost[lane], TINY)
+        largest = max(largest, abs(change[lane]) * share)
     return largest
 
 
@@ -197,7 +198,7 @@ def descend(
     squares : array of float32, shape (rows,)
         Squared lengths of the rows, the constant feature included.
     targets, costs, duals : arrays of float32, shape (rows, lanes)
-        A cost of 0 silences a label of a row. ``duals`` is changed. There are whole tiles of lanes, but for the softmax loss.
+        A cost of 0 silences a label of a row. ``duals`` is changed. Lanes are whole tiles, or a softmax's classes.
     weights : array of float32, shape (tiles, features, LANES)
         Changed.
     bias : array of float32, shape (tiles * LANES,)
@@ -205,14 +206,14 @@ def descend(
     constant : float32
         Value of the constant feature.
     small : float32
-        A row whose duals change by less than this share of their cost is left as it is, and rests the longer the more often.
+        A row that moves less than this is left as it is, and rests the longer the more often it did.
     quiet, rest : arrays of uint8, shape (rows,)
         For how many visits a row has not changed, and for how many epochs it still rests; changed.
 
     Returns
     -------
     float32
-        The largest change, as a share of the cost.
+        How far the row moved that moved most: in probability, for the squared hinge in margin.
     """
     z = np.empty(len(bias), np.float32)
     change = np.zeros(len(bias), np.float32)
@@ -228,7 +229,7 @@ def descend(
         for tile in range(len(weights)):
             _gather(indices, data, start, stop, weights[tile], z[tile * LANES : (tile + 1) * LANES])
         _solve(loss, z[:lanes], targets[row], costs[row], duals[row], squares[row], change[:lanes])
-        moved = _largest(change[:lanes], costs[row])
+        moved = _largest(loss, change[:lanes], costs[row], squares[row])
         largest = max(largest, moved)
         if moved <= small:
             quiet[row] = min(quiet[row] + 1, 3)

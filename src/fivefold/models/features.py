@@ -17,6 +17,9 @@ from fivefold.task import Swap
 
 Fields = Mapping[str, Sequence[str]]
 
+STATISTIC_SCALE = 3.0
+"""Of the pair statistics beside TF-IDF rows of length one; on human preferences 1 lost .015 of log loss (LOG.md)."""
+
 
 @dataclass
 class Features:
@@ -24,7 +27,7 @@ class Features:
 
     Without a swap the text fields are joined into one document. With one, a row has up to three
     documents of a shared vocabulary: side A, side B, and the fields that don't trade places; its
-    features are those of each and the difference A - B.
+    features are those of each, the difference A - B, and `pair_statistics`.
 
     Parameters
     ----------
@@ -62,7 +65,9 @@ class Features:
         if self.swap is None:
             return documents[0]
         first, second, *shared = documents
-        return csr_array(hstack([first, second, first - second, *shared], format="csr", dtype=np.float32))
+        statistics = pair_statistics(first, second, *shared)
+        parts = [first, second, first - second, *shared, statistics]
+        return csr_array(hstack(parts, format="csr", dtype=np.float32))
 
     def _weighted(self, rows: Rows) -> list[csr_array]:
         assert self.tfidf is not None
@@ -88,6 +93,33 @@ class Features:
         """Where each document of the rows stands among the counted ones."""
         size = len(rows.corpus)
         return [rows.index + start for start in range(0, counts.matrix.shape[0], size)]
+
+
+def pair_statistics(first: csr_array, second: csr_array, shared: csr_array | None = None) -> csr_array:
+    """What n-grams can't say of a pair: which side is longer, and which is nearer to what both share.
+
+    Parameters
+    ----------
+    first, second, shared
+        float32 (rows, features) with rows of length one a block; `shared` may be missing.
+
+    Returns
+    -------
+    float32 (rows, 4 or 6): difference and absolute difference of the sides' log lengths (in distinct
+    n-grams), the shorter log length, the sides' similarity, and difference and absolute difference of
+    their similarities to `shared`; times `STATISTIC_SCALE`.
+    """
+    lengths = [np.log1p(np.diff(side.indptr)) for side in (first, second)]
+    columns = [lengths[0] - lengths[1], np.abs(lengths[0] - lengths[1]), np.minimum(*lengths), similarity(first, second)]
+    if shared is not None:
+        nearer = similarity(first, shared) - similarity(second, shared)
+        columns += [nearer, np.abs(nearer)]
+    return csr_array(np.stack(columns, axis=1).astype(np.float32) * np.float32(STATISTIC_SCALE))
+
+
+def similarity(first: csr_array, second: csr_array) -> npt.NDArray[np.float32]:
+    """Dot product of each row with its counterpart, (rows,)."""
+    return np.asarray(first.multiply(second).sum(axis=1), dtype=np.float32).ravel()
 
 
 def documents(fields: Fields, swap: Swap | None) -> list[list[str]]:

@@ -115,7 +115,7 @@ class LinearClassifier:
         logits = self.head.logits(self.features.transform(rows))
         if self.task.swap is not None:
             swapped = self.head.logits(self.features.transform_swapped(rows))[:, self.task.swap_order]
-            logits = self._normalised((logits + swapped) / 2)
+            logits = self._normalised((logits + swapped) * np.float32(0.5))
         return Scores(self.task, rows.ids, logits)
 
     def explain(self, rows: Rows, most: int) -> Mapping[str, list[tuple[str, float]]]:

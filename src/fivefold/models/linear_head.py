@@ -197,9 +197,7 @@ class LinearHead:
             max_epochs=self.max_epochs,
             seed=self.seed,
         )
-        return fit_linear(
-            features, targets, settings, class_weights=sides, row_weights=weights, threads=self.threads
-        )
+        return fit_linear(features, targets, settings, class_weights=sides, row_weights=weights, threads=self.threads)
 
     def _margins(self, features: csr_array) -> FloatArray:
         result = np.empty((features.shape[0], self.task.width), dtype=np.float32)

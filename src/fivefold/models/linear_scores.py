@@ -8,10 +8,9 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 from scipy.sparse import csr_array
 
-from fivefold.models.sparse_rows import build_rows
+from fivefold.models.sparse_rows import build_rows, fill_pruned_scores, fill_scores
 
 Floats = npt.NDArray[np.float32]
 
@@ -32,7 +31,7 @@ def score_rows(features: csr_array, weights: Floats, bias: Floats, *, threads: i
     """
     scores = np.empty((features.shape[0], len(bias)), np.float32)
     parts = (features.indptr, features.indices, features.data, weights, bias, scores)
-    _in_stretches(lambda start, stop: _score(*parts, start, stop), len(scores), threads)
+    _in_stretches(lambda start, stop: fill_scores(*parts, start, stop), len(scores), threads)
     return scores
 
 
@@ -52,7 +51,9 @@ def score_rows_pruned(features: csr_array, weights: csr_array, bias: Floats, *, 
     scores = np.empty((features.shape[0], len(bias)), np.float32)
     parts = (features.indptr, features.indices, features.data)
     pruned = (weights.indptr, weights.indices, weights.data)
-    _in_stretches(lambda start, stop: _score_pruned(*parts, *pruned, bias, scores, start, stop), len(scores), threads)
+    _in_stretches(
+        lambda start, stop: fill_pruned_scores(*parts, *pruned, bias, scores, start, stop), len(scores), threads
+    )
     return scores
 
 
@@ -60,23 +61,3 @@ def _in_stretches(work: Callable[[int, int], None], size: int, threads: int) -> 
     edges = np.linspace(0, size, threads + 1).astype(int).tolist()
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(lambda edge: work(*edge), pairwise(edges)))
-
-
-@njit(nogil=True, cache=True, fastmath=True)
-def _score(indptr, indices, data, weights, bias, scores, first, last):
-    for row in range(first, last):
-        scores[row] = bias
-        for entry in range(indptr[row], indptr[row + 1]):
-            value, of_feature = data[entry], weights[indices[entry]]
-            for label in range(len(bias)):
-                scores[row, label] += value * of_feature[label]
-
-
-@njit(nogil=True, cache=True, fastmath=True)
-def _score_pruned(indptr, indices, data, starts, labels, weights, bias, scores, first, last):
-    for row in range(first, last):
-        scores[row] = bias
-        for entry in range(indptr[row], indptr[row + 1]):
-            feature = indices[entry]
-            for place in range(starts[feature], starts[feature + 1]):
-                scores[row, labels[place]] += data[entry] * weights[place]

@@ -1,7 +1,7 @@
 """Compiled kernels that cut code points into n-grams and hash them.
 
-A text becomes a *stream* of code points and *bounds* of its segments (tokens, padded words or the whole text), such that every
-n-gram is a slice of the stream. The hash of an n-gram is therefore the hash of its string, whatever the analyzer.
+A text becomes a *stream* of code points and *bounds* of its segments (tokens, padded words or the whole text), so that
+every n-gram is a slice of the stream. The hash of an n-gram is therefore the hash of its string, whatever the analyzer.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ WORDS, SOCIAL, CHAR_WB, CHAR = range(4)
 
 BLANK = np.uint32(32)
 SEED = np.uint64(0xCBF29CE484222325)
-# The golden ratio as a 64-bit odd number: no small multiple of it is small, so two changed characters cannot cancel out.
+# The golden ratio as an odd number: no small multiple of it is small, so two changed characters cannot cancel out.
 FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -167,7 +167,7 @@ def hash_document(points, kinds, analyzer, low, high, stream, bounds, hashes, sp
     int
         How many n-grams were written to ``hashes`` and ``spans``.
     """
-    if analyzer == WORDS or analyzer == SOCIAL:
+    if analyzer in (WORDS, SOCIAL):
         count = _segment_tokens(points, kinds, analyzer, stream, bounds)
         return _slide_over_tokens(stream, bounds, count, low, high, hashes, spans)
     if analyzer == CHAR_WB:
@@ -179,7 +179,7 @@ def hash_document(points, kinds, analyzer, low, high, stream, bounds, hashes, sp
 
 @njit(nogil=True, cache=True)
 def scratch(offsets, low, high):
-    """Room for the longest text: each character adds at most two to the stream (a one-letter word and its blanks: three)."""
+    """Room for the longest text, whose stream is longest where one-letter words get a blank on each side."""
     longest = 0
     for document in range(len(offsets) - 1):
         longest = max(longest, offsets[document + 1] - offsets[document])

@@ -1,4 +1,4 @@
-"""Compiled kernels that count hashed n-grams: an open-addressing table from hash to id, filled while documents stream past."""
+"""Compiled kernels that count hashed n-grams in an open-addressing table, filled while documents stream past."""
 
 import numpy as np
 from numba import njit
@@ -6,8 +6,8 @@ from numba import njit
 from fivefold.models.ngram_kernels import hash_document, scratch
 
 EMPTY = np.uint64(0)
-# Columns of the table's integers, side by side because each n-gram needs them all: id, number of documents that hold it,
-# the last of these, and where that document's row holds it.
+# Columns of the table's integers, side by side because each n-gram needs them all: id, number of documents that hold
+# it, the last of these, and where that document's row holds it.
 ID, FREQUENCY, LAST, PLACE = range(4)
 
 
@@ -56,7 +56,7 @@ def _longer(values, needed):
 
 @njit(nogil=True, cache=True)
 def _count_row(hashes, keys, integers, size, learn, document, ids, counts, start):
-    """Count one text's n-grams into ``ids[start:]`` and ``counts[start:]``; returns the table's size and the row's end."""
+    """Count one text's n-grams to ``ids[start:]`` and ``counts[start:]``; the table's size and the row's end."""
     shift = _shift_of(keys)
     end = start
     for key in hashes:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -34,8 +34,8 @@ class NGrams:
     Parameters
     ----------
     analyzer
-        ``words`` and both ``char`` kinds are scikit-learn's ``word``, ``char_wb`` and ``char``. ``social`` are words of any
-        length, hashtags, mentions, single symbols such as emoji, and runs of punctuation.
+        ``words`` and both ``char`` kinds are scikit-learn's ``word``, ``char_wb`` and ``char``. ``social`` are words of
+        any length, hashtags, mentions, single symbols such as emoji, and runs of punctuation.
     low, high
         Shortest and longest n-gram, in tokens or characters.
     """
@@ -48,7 +48,9 @@ class NGrams:
         if self.analyzer not in _CODES:
             raise DataError("unknown n-gram analyzer", allowed=", ".join(_CODES), got=repr(self.analyzer))
         if not 1 <= self.low <= self.high:
-            raise DataError("n-gram lengths are out of order", allowed="1 <= low <= high", got=f"{self.low}, {self.high}")
+            raise DataError(
+                "n-gram lengths are out of order", allowed="1 <= low <= high", got=f"{self.low}, {self.high}"
+            )
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Counts:
 class _Rows:
     """Counted rows of one block and one stretch of texts, in chunks, with the ids of the stretch's own table."""
 
-    chunks: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
+    chunks: list[tuple[npt.NDArray[Any], ...]]
     hashes: npt.NDArray[np.uint64]
     frequencies: npt.NDArray[np.int64]
 
@@ -135,7 +137,9 @@ def read_ngrams(texts: Sequence[str], block: NGrams, hashes: npt.ArrayLike) -> d
     return found
 
 
-def _strings_in(points: npt.NDArray[np.uint32], block: NGrams, wanted: set[int], rooms: tuple) -> dict[int, str]:
+def _strings_in(
+    points: npt.NDArray[np.uint32], block: NGrams, wanted: set[int], rooms: tuple[Any, ...]
+) -> dict[int, str]:
     stream, _, hashes, spans = rooms
     filled = kernels.hash_document(points, _kinds(points), _CODES[block.analyzer], block.low, block.high, *rooms)
     places = np.flatnonzero(np.isin(hashes[:filled], np.fromiter(wanted, np.uint64, len(wanted))))
@@ -176,11 +180,11 @@ def _encode(texts: list[str]) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.in
     return _code_points("".join(texts)), offsets
 
 
-_KINDS = np.full(0x110000, 255, np.uint8)
+_KINDS: npt.NDArray[np.uint8] = np.full(0x110000, 255, np.uint8)
 
 
 def _kinds(points: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint8]:
-    """The kind of every code point, filled in for those in ``points``; asking Python for all 1.1 million takes 0.5 s."""
+    """The kind of every code point, filled in for those in ``points``; asking for all 1.1 million takes 0.5 s."""
     for point in np.flatnonzero((np.bincount(points, minlength=1) > 0)[: len(_KINDS)]):
         if _KINDS[point] == 255:
             _KINDS[point] = _kind(chr(point))
@@ -197,7 +201,7 @@ def _kind(character: str) -> int:
     return kernels.SYMBOL if unicodedata.category(character) == "So" else kernels.OTHER
 
 
-def _run(jobs: list[tuple], stretches: int, threads: int) -> list[list[_Rows]]:
+def _run(jobs: list[tuple[Any, ...]], stretches: int, threads: int) -> list[list[_Rows]]:
     """Count all stretches of all blocks; one list a block."""
     with ThreadPoolExecutor(threads) as pool:
         rows = list(pool.map(lambda job: _count_stretch(*job), jobs))
@@ -207,8 +211,9 @@ def _run(jobs: list[tuple], stretches: int, threads: int) -> list[list[_Rows]]:
 def _count_stretch(texts: Sequence[str], block: NGrams, vocabulary: npt.NDArray[np.uint64] | None) -> _Rows:
     """Count consecutive texts into a table of their own, which starts empty and learns unless there is a vocabulary."""
     learn = vocabulary is None
-    keys, integers = table.fill_table(np.empty(0, np.uint64) if learn else vocabulary)
-    size = 0 if learn else len(vocabulary)
+    known = np.empty(0, np.uint64) if vocabulary is None else vocabulary
+    keys, integers = table.fill_table(known)
+    size = len(known)
     chunks, document = [], 1
     for points, offsets in _chunks(texts):
         keys, integers, size, *rows = table.count_documents(
@@ -217,7 +222,8 @@ def _count_stretch(texts: Sequence[str], block: NGrams, vocabulary: npt.NDArray[
         )  # fmt: skip
         chunks.append(tuple(rows))
         document += len(offsets) - 1
-    return _Rows(chunks, *table.list_table(keys, integers, size))
+    hashes, frequencies = table.list_table(keys, integers, size)
+    return _Rows(chunks, hashes, frequencies)
 
 
 def _common_vocabulary(parts: list[_Rows], min_df: int) -> npt.NDArray[np.uint64]:
@@ -231,13 +237,11 @@ def _assemble(
     parts: list[list[_Rows]], vocabularies: Sequence[npt.NDArray[np.uint64]], stretches: list[tuple[int, int]]
 ) -> csr_array:
     """Lay the blocks side by side and the stretches one below the other."""
-    widths = [len(vocabulary) for vocabulary in vocabularies]
-    columns = [
-        [table.columns_of(part.hashes, *filled, start) for part in block]
-        for block, filled, start in zip(
-            parts, map(table.fill_table, vocabularies), np.cumsum([0, *widths[:-1]]), strict=True
-        )
-    ]
+    columns, start = [], 0
+    for block, vocabulary in zip(parts, vocabularies, strict=True):
+        keys, integers = table.fill_table(vocabulary)
+        columns.append([table.columns_of(part.hashes, keys, integers, start) for part in block])
+        start += len(vocabulary)
     starts = np.zeros(stretches[-1][1] + 1, np.int64)
     pieces = list(_pieces(parts, columns, stretches))
     for (lengths, ids, _), column_of_id, rows in pieces:
@@ -247,14 +251,14 @@ def _assemble(
     indices, data = np.empty(starts[-1], np.int32), np.empty(starts[-1], np.int32)
     pieces.reverse()
     while pieces:  # each chunk is given back once it is placed
-        chunk, column_of_id, rows = pieces.pop()
-        table.place_kept(*chunk, column_of_id, cursors[rows], indices, data)
-    return build_rows(data, indices, starts, sum(widths))
+        (lengths, ids, counts), column_of_id, rows = pieces.pop()
+        table.place_kept(lengths, ids, counts, column_of_id, cursors[rows], indices, data)
+    return build_rows(data, indices, starts, start)
 
 
 def _pieces(
-    parts: list[list[_Rows]], columns: list[list[np.ndarray]], stretches: list[tuple[int, int]]
-) -> Iterator[tuple[tuple[np.ndarray, ...], np.ndarray, slice]]:
+    parts: list[list[_Rows]], columns: list[list[npt.NDArray[np.int32]]], stretches: list[tuple[int, int]]
+) -> Iterator[tuple[tuple[npt.NDArray[Any], ...], npt.NDArray[np.int32], slice]]:
     """Every chunk with the column of each of its ids and the rows it stands for, block after block."""
     for block, block_columns in zip(parts, columns, strict=True):
         for part, column_of_id, (row, _) in zip(block, block_columns, stretches, strict=True):

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 from scipy.sparse import csr_array
 
 from fivefold.errors import DataError
 from fivefold.models.ngram_table import columns_of, fill_table
 from fivefold.models.ngrams import Counts, NGrams, count_known_ngrams
-from fivefold.models.sparse_rows import build_rows
+from fivefold.models.sparse_rows import add_occurrences, build_rows, row_starts, weigh
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,13 @@ class Tfidf:
     idf: npt.NDArray[np.float32]
     sublinear: bool
 
-    def state(self) -> dict[str, npt.NDArray]:
+    def state(self) -> dict[str, npt.NDArray[Any]]:
         """All of it as arrays, for safetensors."""
         blocks = {f"vocabulary.{block}": hashes for block, hashes in enumerate(self.vocabularies)}
         return {"idf": self.idf, "sublinear": np.array([self.sublinear]), **blocks}
 
     @classmethod
-    def from_state(cls, state: Mapping[str, npt.NDArray]) -> Tfidf:
+    def from_state(cls, state: Mapping[str, npt.NDArray[Any]]) -> Tfidf:
         """The reverse of `state`."""
         blocks = sum(name.startswith("vocabulary.") for name in state)
         vocabularies = tuple(np.asarray(state[f"vocabulary.{block}"], np.uint64) for block in range(blocks))
@@ -88,7 +88,7 @@ def fit_tfidf(fields: Sequence[Counts], rows: npt.ArrayLike, settings: TfidfSett
     width = fields[0].matrix.shape[1]
     documents, total = np.zeros(width, np.int64), np.zeros(width, np.int64)
     for field in fields:
-        _add_occurrences(field.matrix.indptr, field.matrix.indices, field.matrix.data, rows, documents, total)
+        add_occurrences(field.matrix.indptr, field.matrix.indices, field.matrix.data, rows, documents, total)
     kept = _kept(fields[0], documents, total, len(rows) * len(fields), settings)
     # Smooth: as if one more document held every feature (scikit-learn's TfidfTransformer).
     idf = np.log((1 + len(rows) * len(fields)) / (1 + documents[kept])) + 1
@@ -104,16 +104,17 @@ def transform(tfidf: Tfidf, counts: Counts, rows: npt.ArrayLike) -> csr_array:
     Returns
     -------
     csr_array of float32, shape (rows, features)
-        Each block of a row has length 1, or 0 where it holds no feature (scikit-learn's FeatureUnion of TfidfVectorizers).
+        Each block of a row has length 1, or 0 where it holds no feature, as in scikit-learn's FeatureUnion of
+        TfidfVectorizers.
     """
     rows = np.asarray(rows, np.int64)
     columns = _columns(tfidf, counts)
     indptr = np.zeros(len(rows) + 1, np.int64)
     matrix = counts.matrix
-    _row_starts(matrix.indptr, matrix.indices, rows, columns, indptr)
+    row_starts(matrix.indptr, matrix.indices, rows, columns, indptr)
     indices, data = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], np.float32)
     edges = np.cumsum([len(hashes) for hashes in tfidf.vocabularies])
-    _weigh(
+    weigh(
         matrix.indptr, matrix.indices, matrix.data, rows, columns,
         tfidf.idf, tfidf.sublinear, edges, indptr, indices, data,
     )  # fmt: skip
@@ -127,7 +128,7 @@ def transform_texts(tfidf: Tfidf, texts: Sequence[str], blocks: Sequence[NGrams]
 
 
 def _kept(
-    counts: Counts, documents: npt.NDArray, total: npt.NDArray, size: int, settings: TfidfSettings
+    counts: Counts, documents: npt.NDArray[np.int64], total: npt.NDArray[np.int64], size: int, settings: TfidfSettings
 ) -> npt.NDArray[np.bool_]:
     kept = (documents >= settings.min_df) & (documents <= settings.max_df * size)
     start = 0
@@ -145,7 +146,9 @@ def _kept(
     return kept
 
 
-def _most_frequent(kept: npt.NDArray[np.bool_], total: npt.NDArray, limit: int | None) -> npt.NDArray[np.bool_]:
+def _most_frequent(
+    kept: npt.NDArray[np.bool_], total: npt.NDArray[np.int64], limit: int | None
+) -> npt.NDArray[np.bool_]:
     if limit is None or kept.sum() <= limit:
         return kept
     order = np.argsort(np.where(kept, -total, 1), kind="stable")
@@ -156,53 +159,9 @@ def _most_frequent(kept: npt.NDArray[np.bool_], total: npt.NDArray, limit: int |
 
 def _columns(tfidf: Tfidf, counts: Counts) -> npt.NDArray[np.int32]:
     """For each column of the counts the fold's column, or -1 where the fold dropped it."""
-    starts = np.cumsum([0, *(len(kept) for kept in tfidf.vocabularies[:-1])])
-    blocks = zip(counts.vocabularies, tfidf.vocabularies, starts, strict=True)
-    return np.concatenate([columns_of(known, *fill_table(kept), start) for known, kept, start in blocks])
-
-
-@njit(nogil=True, cache=True)
-def _add_occurrences(indptr, indices, counts, rows, documents, total):
-    for row in rows:
-        for entry in range(indptr[row], indptr[row + 1]):
-            documents[indices[entry]] += 1
-            total[indices[entry]] += counts[entry]
-
-
-@njit(nogil=True, cache=True)
-def _row_starts(indptr, indices, rows, columns, starts):
-    for place in range(len(rows)):
-        starts[place + 1] = starts[place]
-        for entry in range(indptr[rows[place]], indptr[rows[place] + 1]):
-            starts[place + 1] += columns[indices[entry]] >= 0
-
-
-@njit(nogil=True, cache=True)
-def _scale(data, start, stop, squares):
-    if squares > 0:
-        data[start:stop] *= np.float32(1 / np.sqrt(squares))
-
-
-@njit(nogil=True, cache=True)
-def _weigh(indptr, indices, counts, rows, columns, idf, sublinear, edges, starts, out_indices, out_data):
-    logarithms = (1 + np.log(np.arange(1, 257))).astype(np.float32)
-    for place in range(len(rows)):
-        at = first = starts[place]
-        block, squares = 0, 0.0
-        for entry in range(indptr[rows[place]], indptr[rows[place] + 1]):
-            column = columns[indices[entry]]
-            if column < 0:
-                continue
-            while column >= edges[block]:  # a row's entries stand block after block
-                _scale(out_data, first, at, squares)
-                block, squares, first = block + 1, 0.0, at
-            count = counts[entry]
-            weight = np.float32(count)
-            if sublinear:
-                weight = logarithms[count - 1] if count <= 256 else np.float32(1 + np.log(count))
-            weight *= idf[column]
-            out_indices[at] = column
-            out_data[at] = weight
-            squares += weight * weight
-            at += 1
-        _scale(out_data, first, at, squares)
+    columns, start = [], 0
+    for known, kept in zip(counts.vocabularies, tfidf.vocabularies, strict=True):
+        keys, integers = fill_table(kept)
+        columns.append(columns_of(known, keys, integers, start))
+        start += len(kept)
+    return np.concatenate(columns)

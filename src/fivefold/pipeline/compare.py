@@ -62,11 +62,9 @@ def compare_runs(first: str | Path, second: str | Path, metric: str | None = Non
     if not shared.any():
         raise RunError("The two runs share no row by id.", next_step="fit both on the same file")
     ids = rows[0].scores.ids[shared]
-    aligned = [align(predictions_of(run, own), ids) for run, own in zip(runs, rows, strict=True)]
+    a, b = (align(predictions_of(run, own), ids) for run, own in zip(runs, rows, strict=True))
     groups = None if rows[0].groups is None else rows[0].groups[shared]
-    return paired_difference(
-        rows[0].labels.take(shared), *aligned, METRICS[name], seed=runs[0].recipe.seed, groups=groups
-    )
+    return paired_difference(rows[0].labels.take(shared), a, b, METRICS[name], seed=runs[0].recipe.seed, groups=groups)
 
 
 def predictions_of(run: Run, rows: OutOfFold) -> Predictions:

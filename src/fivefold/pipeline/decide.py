@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -107,10 +106,11 @@ def tuned_figures(rule: DecisionRule, rows: OutOfFold) -> dict[str, float]:
     calibrated = rule.calibrate(rows.scores)
     decisions = rule.decide_calibrated(calibrated)
     once = np.ones((1, len(rows.labels)))
-    return {
+    figures = {
         metric.name: float(metric.prepare(rows.labels, decisions, calibrated)(once)[0])
         for metric in applicable(rows.labels.task)
     }
+    return {name: value for name, value in figures.items() if np.isfinite(value)}
 
 
 def load_rule(store: Store) -> DecisionRule:

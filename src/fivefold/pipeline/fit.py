@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
 import polars as pl
 
 from fivefold.data.compose import Corpus
@@ -128,9 +129,7 @@ def label_cells(labels: Labels) -> pl.DataFrame:
     for name, block in labels.soft.items():
         target = labels.task.target(name)
         names = [name] if isinstance(target, Binary) else target.columns
-        frame = frame.with_columns(
-            pl.Series(column, block[:, i]).fill_nan(None) for i, column in enumerate(names)
-        )
+        frame = frame.with_columns(pl.Series(column, block[:, i]).fill_nan(None) for i, column in enumerate(names))
     return frame
 
 
@@ -140,7 +139,7 @@ def make_folds(prepared: Prepared) -> Folds:
     if settings.reuse is not None:
         source = Store(Path(settings.reuse)).path("data") / "folds.parquet"
         return load_folds(source, corpus.ids, prepared.always_training)
-    groups = prepared.groups
+    groups: Sequence[Any] | npt.NDArray[Any] | None = prepared.groups
     if settings.near_duplicates is not None:
         alike = near_duplicate_groups(joined_texts(corpus), settings.near_duplicates)
         groups = alike if groups is None else merge_groups(groups, alike)

@@ -22,12 +22,12 @@ def check_data(recipe: Recipe) -> CheckReport:
         If the data can't be read as the recipe says.
     """
     raw = read_labelled(recipe)
-    whole, sentences = complete(recipe, raw)
+    test = read_optional(recipe.data.test)
+    whole, sentences = complete(recipe, raw, test)
     for sentence in sentences:
         log.info("  %s", sentence)
     layout = layout_of(whole, raw)
     frame = normalise(raw.drop(MARK), layout)
-    test = read_optional(recipe.data.test)
     return check(
         frame,
         text=whole.data.text,

@@ -87,14 +87,14 @@ def prepare(recipe: Recipe, data: Any = None, test: Any = None) -> Prepared:
         If the recipe names no data, or what can't be read as it says.
     """
     raw = read_labelled(recipe, data)
-    whole, sentences = complete(recipe, raw)
+    unseen = read_optional(recipe.data.test if test is None else test)
+    whole, sentences = complete(recipe, raw, unseen)
     for sentence in sentences:
         log.info("  %s", sentence)
     layout = layout_of(whole, raw)
     frame = normalise(raw.drop(MARK), layout)
     task = task_of(whole.task, layout, frame)
     corpus = build_corpus(frame, text=whole.data.text, id=whole.data.id, weight=whole.data.weight, task=task)
-    unseen = read_optional(recipe.data.test if test is None else test)
     digests = [dump_recipe(whole), content_hash(raw), "" if unseen is None else content_hash(unseen)]
     fingerprint = hashlib.sha256("\n".join(digests).encode()).hexdigest()
     return Prepared(whole, task, layout, frame, corpus, raw[MARK].to_numpy().astype(bool), unseen, fingerprint)
@@ -132,8 +132,13 @@ def read_optional(source: Any) -> pl.DataFrame | None:
     return None if source is None else read_source(source)
 
 
-def complete(recipe: Recipe, frame: pl.DataFrame) -> tuple[Recipe, Sequence[str]]:
-    """The recipe with columns and task filled in from the table, and a sentence for every decision taken."""
+def complete(
+    recipe: Recipe, frame: pl.DataFrame, test: pl.DataFrame | None = None
+) -> tuple[Recipe, Sequence[str]]:
+    """The recipe with columns and task filled in from the table, and a sentence for every decision taken.
+
+    Columns that `test` has as well can't be labels.
+    """
     data, task = recipe.data, recipe.task
     named = [*task.binary, *task.categorical, *([task.label_list] if task.label_list else [])]
     found = infer(
@@ -144,6 +149,7 @@ def complete(recipe: Recipe, frame: pl.DataFrame) -> tuple[Recipe, Sequence[str]
         weight=data.weight,
         fold=data.fold,
         labels=_present(named, frame) if named else None,
+        test_columns=() if test is None else test.columns,
     )
     roles = {"text": list(found.text), "id": found.id, "group": found.group, "weight": found.weight, "fold": found.fold}
     whole = recipe.model_copy(update={"data": data.model_copy(update=roles)})
@@ -189,7 +195,8 @@ def layout_of(recipe: Recipe, frame: pl.DataFrame) -> Layout:
 
 def task_of(settings: TaskSettings, layout: Layout, frame: pl.DataFrame) -> Task:
     """The task that the recipe's section and the training rows describe."""
-    swap = settings.swap and Swap(tuple(settings.swap.fields), settings.swap.target, settings.swap.classes)
+    given = settings.swap
+    swap = None if given is None else Swap(tuple(given.fields), given.target, given.classes)
     task = learn_task(
         frame,
         binary=(*settings.binary, *layout.classes),
@@ -216,9 +223,7 @@ def given_tree(settings: TaskSettings, task: Task) -> Tree:
     )
     if strange:
         raise LabelError(f"tree_paths names classes that aren't there: {strange[:5]}.")
-    paths = {
-        tuple(t.classes.index(c) for t, c in zip(levels, path, strict=True)) for path in settings.tree_paths
-    }
+    paths = {tuple(t.classes.index(c) for t, c in zip(levels, path, strict=True)) for path in settings.tree_paths}
     return Tree(tuple(settings.tree), tuple(sorted(paths)))
 
 

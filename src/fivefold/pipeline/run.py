@@ -16,6 +16,7 @@ from fivefold.data.corpus import build_corpus
 from fivefold.data.folds import load_folds
 from fivefold.data.labels import labels_frame, read_labels
 from fivefold.data.layout import Layout
+from fivefold.decisions.rule import DecisionRule
 from fivefold.errors import ArtefactError, DataError
 from fivefold.evaluation.summary import Evaluation
 from fivefold.models.base import Classifier
@@ -35,7 +36,7 @@ BATCH = 4096
 
 
 class Run:
-    """A run folder. `load` a finished one to predict; every fold's model speaks and their probabilities are averaged."""
+    """A run folder. `load` a finished one to predict: the mean of the probabilities of every fold's model."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -68,6 +69,7 @@ class Run:
 
     @property
     def folder(self) -> Path:
+        """Where the run lies."""
         return self.store.folder
 
     @cached_property
@@ -77,6 +79,7 @@ class Run:
 
     @cached_property
     def task(self) -> Task:
+        """What is predicted."""
         return Task.from_json(json.loads((self.store.path("data") / "task.json").read_text("utf-8")))
 
     @cached_property
@@ -85,7 +88,7 @@ class Run:
         return Layout.from_json(json.loads((self.store.path("data") / "layout.json").read_text("utf-8")))
 
     @cached_property
-    def rule(self) -> Any:
+    def rule(self) -> DecisionRule:
         """The decision rule."""
         return load_rule(self.store)
 

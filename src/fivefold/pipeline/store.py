@@ -162,7 +162,9 @@ class Store:
         """
         if self.folder.exists() and any(self.folder.iterdir()):
             if not (self.folder / "run.json").is_file():
-                raise RunError(f"{self.folder} is no run folder and won't be deleted.", next_step="choose another --out")
+                raise RunError(
+                    f"{self.folder} is no run folder and won't be deleted.", next_step="choose another --out"
+                )
             shutil.rmtree(self.folder)
 
 

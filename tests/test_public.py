@@ -46,7 +46,9 @@ def test_the_map_names_every_file_of_a_room(room: str) -> None:
 
 def test_the_map_follows_the_import_contract() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
-    layers = [layer.removeprefix("fivefold.") for layer in next(c for c in contracts if c["type"] == "layers")["layers"]]
+    layers = [
+        layer.removeprefix("fivefold.") for layer in next(c for c in contracts if c["type"] == "layers")["layers"]
+    ]
     named = re.findall(r"^\| `(\w+)(?:\.py|/)`", house_map(), re.MULTILINE)
     assert named == layers[::-1]
 

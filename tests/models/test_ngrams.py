@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from sklearn.feature_extraction.text import CountVectorizer
 
 from fivefold.errors import DataError
+from fivefold.models import ngrams
 from fivefold.models.ngrams import NGrams, count_known_ngrams, count_ngrams, hash_ngram, read_ngrams
 
 REFERENCE = {"words": "word", "char_wb": "char_wb", "char": "char"}
@@ -57,9 +58,12 @@ def test_counts_equal_scikit_learns_on_any_unicode(text, block):
 
 @settings(max_examples=20, deadline=None)
 @given(texts=st.lists(st.text(alphabet="ab É#!\n", max_size=12), min_size=1, max_size=9), threads=st.integers(2, 4))
-def test_threads_change_nothing(texts, threads):
+def test_threads_and_chunks_change_nothing(texts, threads):
     blocks = [NGrams("social", 1, 2), NGrams("char_wb", 2, 4)]
-    one, many = count_ngrams(texts, blocks), count_ngrams(texts, blocks, threads=threads)
+    one = count_ngrams(texts, blocks)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ngrams, "CHUNK_CHARACTERS", 5)
+        many = count_ngrams(texts, blocks, threads=threads)
     for name in ("data", "indices", "indptr"):
         np.testing.assert_array_equal(getattr(one.matrix, name), getattr(many.matrix, name))
     for left, right in zip(one.vocabularies, many.vocabularies, strict=True):

@@ -19,7 +19,10 @@ from fivefold.errors import DataError
 
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 GZIP_MAGIC = b"\x1f\x8b"
-ENCODINGS = ("utf-16", "cp1252", "gb18030", "latin-1")
+ENCODINGS = ("utf-16", "cp1252", "gb18030")
+UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+ZEROS = 0.1
+"""A larger share of zero bytes is no UTF-8 text, whether it decodes or not."""
 
 
 def read_file(path: Path) -> pl.DataFrame:
@@ -90,11 +93,15 @@ def _tables_in(folder: Path) -> str:
 
 def _decoded(data: bytes, path: Path) -> str:
     """Text of a UTF-8 file, without its byte order mark."""
+    if data.count(0) > ZEROS * len(data) and not data.startswith(UTF_16_MARKS):
+        raise _no_text(path, f"{data.count(0):,} of its {len(data):,} bytes are zero")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         start, line = error.start, data.count(b"\n", 0, error.start) + 1
-    found = next(name for name in ENCODINGS if _fits(data, name))
+    found = next((name for name in ENCODINGS if _fits(data, name)), None)
+    if found is None:
+        raise _no_text(path, f"byte {start} on line {line} is 0x{data[start]:02x}; not {listing(ENCODINGS)} either")
     raise DataError(
         f"'{path}' is not UTF-8: byte {start} on line {line} is 0x{data[start]:02x}.",
         allowed="UTF-8",
@@ -103,8 +110,17 @@ def _decoded(data: bytes, path: Path) -> str:
     )
 
 
+def _no_text(path: Path, got: str) -> DataError:
+    return DataError(
+        f"'{path}' holds no text.",
+        allowed="UTF-8",
+        got=got,
+        next_step="check that it is the table you mean (file FILE says what it is); UTF-16 without a mark needs iconv",
+    )
+
+
 def _fits(data: bytes, encoding: str) -> bool:
-    if encoding == "utf-16" and not data.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if encoding == "utf-16" and not data.startswith(UTF_16_MARKS):
         return False
     try:
         data.decode(encoding)

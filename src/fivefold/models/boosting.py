@@ -9,7 +9,7 @@ from typing import Any
 
 import lightgbm
 import numpy as np
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, csr_matrix
 
 from fivefold.scores import EDGE, log_softmax
 from fivefold.task import MISSING, Binary, FloatArray, Labels, Target, Task
@@ -54,7 +54,7 @@ class BoostedHead:
                 weighted = weights * target_sides[0][np.maximum(codes, 0)]
             else:
                 weighted = weights * target_sides[:, 1][np.maximum(codes, 0)]
-            data = lightgbm.Dataset(features[known], label=codes[known], weight=weighted[known])
+            data = lightgbm.Dataset(csr_matrix(features[known]), label=codes[known], weight=weighted[known])
             self.boosters[target.name] = lightgbm.train(self._settings(target), data, num_boost_round=self.trees)
         return {"trees": float(sum(booster.num_trees() for booster in self.boosters.values()))}
 
@@ -62,7 +62,7 @@ class BoostedHead:
         """float32 (rows, width)."""
         result = np.empty((features.shape[0], self.task.width), dtype=np.float32)
         for target in self.task.targets:
-            raw = np.asarray(self.boosters[target.name].predict(features, raw_score=True), dtype=np.float32)
+            raw = np.asarray(self.boosters[target.name].predict(csr_matrix(features), raw_score=True), dtype=np.float32)
             limit = float(-np.log(EDGE))
             block = np.clip(raw[:, None], -limit, limit) if isinstance(target, Binary) else log_softmax(raw)
             result[:, self.task.slices[target.name]] = block

@@ -93,7 +93,7 @@ def count_ngrams(texts: Sequence[str], blocks: Sequence[NGrams], *, min_df: int 
     threads
         Parts of the work done at the same time; the result does not depend on it.
     """
-    stretches = _stretches(len(texts), threads)
+    stretches = _stretches(texts, threads)
     jobs = [(texts[start:stop], block, None) for block in blocks for start, stop in stretches]
     parts = _run(jobs, len(stretches), threads)
     vocabularies = tuple(_common_vocabulary(part, min_df) for part in parts)
@@ -104,7 +104,7 @@ def count_known_ngrams(
     texts: Sequence[str], blocks: Sequence[NGrams], vocabularies: Sequence[npt.NDArray[np.uint64]], *, threads: int = 1
 ) -> Counts:
     """Count only the n-grams of given vocabularies, one for each block; columns stand in their order."""
-    stretches = _stretches(len(texts), threads)
+    stretches = _stretches(texts, threads)
     jobs = [
         (texts[start:stop], block, vocabulary)
         for block, vocabulary in zip(blocks, vocabularies, strict=True)
@@ -154,10 +154,10 @@ def _code_points(text: str) -> npt.NDArray[np.uint32]:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
-def _stretches(size: int, threads: int) -> list[tuple[int, int]]:
-    """Cut ``size`` rows into one stretch a thread."""
-    edges = np.linspace(0, size, max(1, min(threads, size)) + 1).astype(int).tolist()
-    return list(pairwise(edges))
+def _stretches(texts: Sequence[str], threads: int) -> list[tuple[int, int]]:
+    """Cut the rows into one stretch a thread, or fewer where the texts are not worth a table each."""
+    worthwhile = min(threads, 1 + sum(map(len, texts)) // CHUNK_CHARACTERS, max(1, len(texts)))
+    return list(pairwise(np.linspace(0, len(texts), worthwhile + 1).astype(int).tolist()))
 
 
 def _chunks(texts: Sequence[str]) -> Iterator[tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]]:

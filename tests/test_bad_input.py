@@ -121,11 +121,10 @@ def sign(stage: Path) -> None:
             (
                 "d.csv",
                 table("text,label,weight", lambda i, w=weight: f"{'ab'[i % 2]},{w if i == 3 else 1}"),
-                sure,
-                "row",
+                ["data.weight=weight"],
+                "in rows [3]",
             )
             for weight in ("-1", "", "nan", "inf", "heavy")
-            for sure in (["data.weight=weight"],)
         ),
         ("d.jsonl", lines(lambda _: {"text": {"en": "words"}}), [], "Struct"),
         ("d.jsonl", lines(lambda i: {"label": {"x": i}}), [], "objects or dates"),
@@ -199,7 +198,7 @@ ODD = ["a,b", 'q"uote', "new\nline", "😀", "x=y", "<b>html</b>", "  space ", "
         (
             "d.csv",
             GOOD.replace("text,label", "my text,the label"),
-            ["data.text=[my text]", "task.binary=[the label]"][:1],
+            ["data.text=[my text]", "task.categorical=[the label]"],
         ),
         ("d.csv", GOOD.replace("text,label", "id,label"), ["data.text=[id]"]),
         ("d.csv", "text,label\n" + "the same words,a\nthe same words,b\n" * 9, []),
@@ -223,12 +222,6 @@ ODD = ["a,b", 'q"uote', "new\nline", "😀", "x=y", "<b>html</b>", "  space ", "
             table("text,a,b", lambda i: ["x,", "y,", ",p", ",q"][i % 4]),
             ["task.categorical=[a,b]", "task.tree=[a,b]"],
             reason="decode.path_of: a tree without paths",
-        ),
-        known(
-            "d.jsonl",
-            lines(lambda i: {"meta": [{"a": 1}, [1]][i % 2]}),
-            [],
-            reason="files._json_column refuses a column nobody asked for",
         ),
     ],
 )
@@ -411,31 +404,18 @@ def test_a_changed_artefact(name: str, run: Path, broken: Path, refused: Refuse)
     assert f"altered: {Path(name).name}" in refused(*command_of(name, run, broken)).replace("model/", "")
 
 
-@pytest.mark.parametrize("name", [*(n for n in ARTEFACTS if n == "data/folds.parquet")])
-@pytest.mark.parametrize("damage", ["half", "gone"])
-def test_a_changed_artefact_with_a_manifest_that_agrees(
-    name: str, damage: str, run: Path, broken: Path, refused: Refuse
-) -> None:
-    damage_signed(broken, name, damage)
-    assert Path(name).name in refused(*command_of(name, run, broken))
+UNREADABLE = "readers of artefacts don't turn damage into an ArtefactError"
 
 
-@pytest.mark.xfail(strict=True, reason="readers of artefacts don't turn damage into an ArtefactError")
-@pytest.mark.parametrize("name", [n for n in ARTEFACTS if n != "data/folds.parquet"])
-def test_a_changed_artefact_with_a_manifest_that_agrees_too(
-    name: str, run: Path, broken: Path, refused: Refuse
-) -> None:
-    damage_signed(broken, name, "half")
+@pytest.mark.parametrize(
+    "name",
+    [name if name == "data/folds.parquet" else known(name, reason=UNREADABLE) for name in ARTEFACTS],
+)
+def test_a_changed_artefact_with_a_manifest_that_agrees(name: str, run: Path, broken: Path, refused: Refuse) -> None:
+    content = (broken / name).read_bytes()
+    write(broken / name, content[: len(content) // 2])
+    sign(stage_of(broken, name))
     refused(*command_of(name, run, broken))
-
-
-def damage_signed(folder: Path, name: str, damage: str) -> None:
-    content = (folder / name).read_bytes()
-    if damage == "half":
-        write(folder / name, content[: len(content) // 2])
-    else:
-        (folder / name).unlink()
-    sign(stage_of(folder, name))
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,11 @@ _HOMES = {
 }
 
 
+def __dir__() -> list[str]:
+    """The public names, imported or not."""
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that `fivefold --help` stays quick."""
     if name not in _HOMES:

@@ -9,12 +9,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fivefold import __version__
 from fivefold.errors import FivefoldError
 
 if TYPE_CHECKING:
     from fivefold.recipe import Recipe
 
 RECIPE_ENDINGS = {".yaml", ".yml"}
+
+UNTELLING = ("train", "data", "all")
+"""File names that don't say what is in the file."""
 
 SHAPES = ("narratives", "tweets", "preferences", "products", "topics")
 
@@ -42,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fivefold", description="Labelled text in, the best classifier you can deploy out."
     )
+    parser.add_argument("--version", action="version", version=f"fivefold {__version__}")
     verbs = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     source = argparse.ArgumentParser(add_help=False)
     source.add_argument(
@@ -49,11 +54,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     changes = argparse.ArgumentParser(add_help=False)
     changes.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe, such as model.C=2"
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change the recipe, such as model.C=2; a key set twice collects a list",
     )
 
-    init = verbs.add_parser("init", help="write the recipe inferred from a data file")
-    init.add_argument("data", metavar="DATA")
+    init = verbs.add_parser("init", parents=[changes], help="write the recipe inferred from a data file")
+    init.add_argument("data", metavar="DATA", help="a labelled file, hf://id or demo://shape")
     init.add_argument("--out", type=Path, metavar="FILE", help="write the recipe here instead of printing it")
     init.set_defaults(command=_init)
 
@@ -67,8 +76,8 @@ def _parser() -> argparse.ArgumentParser:
     fit.set_defaults(command=_fit)
 
     predict = verbs.add_parser("predict", help="predict a file with a finished run")
-    predict.add_argument("run", type=Path, metavar="RUN")
-    predict.add_argument("data", metavar="DATA")
+    predict.add_argument("run", type=Path, metavar="RUN", help="the folder of a finished fit")
+    predict.add_argument("data", metavar="DATA", help="rows with the text columns that were trained on")
     predict.add_argument("--out", type=Path, required=True, metavar="FILE", help=".csv, .tsv, .jsonl or .parquet")
     form = predict.add_mutually_exclusive_group()
     form.add_argument("--probabilities", action="store_true", help="also write a probability a label or class")
@@ -76,26 +85,26 @@ def _parser() -> argparse.ArgumentParser:
     predict.set_defaults(command=_predict)
 
     evaluate = verbs.add_parser("evaluate", help="figures of a run, out of fold or on a labelled file")
-    evaluate.add_argument("run", type=Path, metavar="RUN")
+    evaluate.add_argument("run", type=Path, metavar="RUN", help="the folder of a finished fit")
     evaluate.add_argument("data", nargs="?", metavar="DATA", help="a labelled file; left out: the out-of-fold rows")
     evaluate.add_argument("--json", action="store_true", help="print the figures as JSON")
     evaluate.set_defaults(command=_evaluate)
 
     compare = verbs.add_parser("compare", help="paired difference of two runs on the same rows")
-    compare.add_argument("first", type=Path, metavar="RUN_A")
-    compare.add_argument("second", type=Path, metavar="RUN_B")
+    compare.add_argument("first", type=Path, metavar="RUN_A", help="the folder of a finished fit")
+    compare.add_argument("second", type=Path, metavar="RUN_B", help="another on the same rows")
     compare.add_argument("--metric", help="default: the metric of RUN_A")
     compare.set_defaults(command=_compare)
 
     report = verbs.add_parser("report", help="write a run's report and model card again")
-    report.add_argument("run", type=Path, metavar="RUN")
+    report.add_argument("run", type=Path, metavar="RUN", help="the folder of a finished fit")
     report.set_defaults(command=_report)
 
     demo = verbs.add_parser("demo", help="make look-alike data of a published contest and fit it")
-    demo.add_argument("shape", nargs="?", choices=SHAPES, default="tweets")
-    demo.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="FOLDER")
-    demo.add_argument("--rows", type=int, default=2000)
-    demo.add_argument("--seed", type=int, default=0)
+    demo.add_argument("shape", nargs="?", choices=SHAPES, default="tweets", help="default: tweets")
+    demo.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="FOLDER", help="default: runs/demo")
+    demo.add_argument("--rows", type=int, default=2000, help="training rows, default: 2000")
+    demo.add_argument("--seed", type=int, default=0, help="of the data, default: 0")
     demo.add_argument("--data-only", action="store_true", help="write the files and stop")
     demo.set_defaults(command=_demo)
     return parser
@@ -107,19 +116,32 @@ def _recipe(source: str, changes: Sequence[str]) -> Recipe:
 
     if Path(source).suffix in RECIPE_ENDINGS:
         return load_recipe(Path(source), changes)
-    return build_recipe({"name": Path(source).stem.split(".")[0] or "fivefold", "data": {"train": source}}, changes)
+    if any(change.startswith("data.train=") for change in changes):
+        raise FivefoldError(
+            f"Training data is named twice: {source}, and --set data.train.",
+            next_step="name a recipe first, or leave out --set data.train",
+        )
+    return build_recipe({"name": _name(source), "data": {"train": source}}, changes)
+
+
+def _name(source: str) -> str:
+    """What to call a fit of a data file: its name, or its folder's where the name says nothing."""
+    stem = Path(source).name.split(".")[0]
+    return (Path(source).resolve().parent.name if stem in UNTELLING else stem) or "fivefold"
 
 
 def _init(options: argparse.Namespace) -> None:
     from fivefold.pipeline.prepare import describe_recipe
-    from fivefold.pipeline.store import write_text
+    from fivefold.pipeline.store import write_text, writing
 
-    text = describe_recipe(_recipe(options.data, []))
+    text = describe_recipe(_recipe(options.data, options.set))
     if options.out is None:
         print(text, end="")
-    else:
+        return
+    with writing(options.out.parent):
+        options.out.parent.mkdir(parents=True, exist_ok=True)
         write_text(options.out, text)
-        print(f"Recipe: {options.out}")
+    print(f"Recipe: {options.out}")
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ import pytest
 from filelock import FileLock
 
 from fivefold.errors import ArtefactError, RunError
+from fivefold.pipeline import store as module
 from fivefold.pipeline.store import FORMAT, Store, versions, write_text, writing
 
 
@@ -54,10 +55,32 @@ def test_a_tampered_stage_is_refused(tmp_path: Path, change: str) -> None:
 
 
 def test_another_fingerprint_is_refused_and_the_same_continues(tmp_path: Path) -> None:
-    begun(tmp_path / "run")
+    begun(tmp_path / "run", "mistaken")
+    with begun(tmp_path / "run").stage("data"):
+        pass
     begun(tmp_path / "run")
     with pytest.raises(RunError, match="another recipe or other data"):
         begun(tmp_path / "run", "g")
+
+
+def test_a_half_done_run_is_not_continued_by_other_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = begun(tmp_path / "run")
+    with store.stage("data"):
+        pass
+    monkeypatch.setattr(module, "versions", lambda: {"numpy": "0.1"})
+    with pytest.raises(RunError, match=r"other versions.*\n.*numpy"):
+        begun(tmp_path / "run")
+    with store.stage("decision"):
+        pass
+    begun(tmp_path / "run")
+
+
+def test_a_changed_recipe_is_refused(tmp_path: Path) -> None:
+    store = begun(tmp_path / "run")
+    assert store.recipe_path.read_text("utf-8") == "name: x\n"
+    store.recipe_path.write_text("name: y\n", "utf-8")
+    with pytest.raises(ArtefactError, match="changed after the run was made"):
+        _ = store.recipe_path
 
 
 def test_two_processes_on_one_folder(tmp_path: Path) -> None:

@@ -10,12 +10,13 @@ import numpy.typing as npt
 
 from fivefold.data.labels import read_labels
 from fivefold.data.layout import normalise
-from fivefold.errors import RunError
+from fivefold.errors import LabelError, RunError
 from fivefold.evaluation.intervals import Difference, Predictions, paired_difference
 from fivefold.evaluation.metrics import METRICS, applicable
 from fivefold.evaluation.summary import Evaluation, evaluate
 from fivefold.pipeline.decide import OutOfFold, load_predictions
 from fivefold.pipeline.run import Run
+from fivefold.task import MISSING
 
 
 def evaluate_run(folder: str | Path, data: Any = None) -> Evaluation:
@@ -31,6 +32,8 @@ def evaluate_run(folder: str | Path, data: Any = None) -> Evaluation:
     run = Run.load(folder)
     frame = run.read(data)
     labels = read_labels(normalise(frame, run.layout), run.task)
+    if (labels.codes == MISSING).all():
+        raise LabelError("No label of the table is filled in.", next_step="evaluate on rows with labels")
     scores = run.scores(frame)
     return evaluate(
         labels,

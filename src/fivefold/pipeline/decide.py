@@ -78,8 +78,6 @@ def rule_fitter(settings: DecisionSettings, task: Task) -> Callable[[Scores, Lab
 
 def decide(store: Store, rows: OutOfFold, settings: DecisionSettings, seed: int) -> None:
     """Fit the rule, cross-fit its figures, and write both."""
-    if store.has("decision"):
-        return
     fit = rule_fitter(settings, rows.scores.task)
     rule = fit(rows.scores, rows.labels)
     honest = cross_fitted(rows.scores, rows.labels, rows.folds, fit, seed=seed)
@@ -91,7 +89,7 @@ def decide(store: Store, rows: OutOfFold, settings: DecisionSettings, seed: int)
         seed=seed,
         groups=rows.groups,
         thresholds=rule.thresholds,
-        tuned=tuned_figures(rule, rows),
+        tuned=tuned_figures(rule, rows) if is_tuned(settings, rows.labels.task) else {},
     )
     with store.stage("decision") as folder:
         write_json(folder / "rule.json", rule.to_json())
@@ -99,6 +97,11 @@ def decide(store: Store, rows: OutOfFold, settings: DecisionSettings, seed: int)
         ids = pl.DataFrame({"id": honest.scores.ids.tolist()}, schema={"id": pl.String})
         decisions = labels_frame(rows.scores.task, honest.decisions)
         pl.concat([ids, decisions], how="horizontal").write_parquet(folder / "decisions.parquet")
+
+
+def is_tuned(settings: DecisionSettings, task: Task) -> bool:
+    """Whether the rows choose anything of the rule."""
+    return settings.calibration != "none" or (bool(task.binaries) and isinstance(settings.thresholds, str))
 
 
 def tuned_figures(rule: DecisionRule, rows: OutOfFold) -> dict[str, float]:

@@ -80,12 +80,13 @@ def run_stages(store: Store, prepared: Prepared) -> None:
     """Every stage that the store doesn't hold yet."""
     make = classifier_maker(prepared.recipe, prepared.task)
     folds = describe_data(store, prepared)
-    announce(prepared, folds, total_cost(prepared.corpus, folds, make))
-    fit_folds(store, prepared.corpus, folds, make)
-    gather(store, prepared.task, prepared.corpus.ids, folds)
-    log.info("Deciding on out-of-fold scores")
-    run = Run.open(store.folder)
-    decide(store, run.out_of_fold, prepared.recipe.decision, prepared.recipe.seed)
+    if not store.has("scores"):
+        announce(prepared, folds, total_cost(prepared.corpus, folds, make))
+        fit_folds(store, prepared.corpus, folds, make)
+        gather(store, prepared.task, prepared.corpus.ids, folds)
+    if not store.has("decision"):
+        log.info("Deciding on out-of-fold scores")
+        decide(store, Run.open(store.folder).out_of_fold, prepared.recipe.decision, prepared.recipe.seed)
     if prepared.test is not None:
         predict_test(store, prepared.test)
     if not (store.folder / "report.html").exists():
@@ -137,7 +138,7 @@ def make_folds(prepared: Prepared) -> Folds:
     """Folds as the recipe asks: reused, given by a column, or drawn."""
     settings, corpus = prepared.recipe.folds, prepared.corpus
     if settings.reuse is not None:
-        source = Store(Path(settings.reuse)).path("data") / "folds.parquet"
+        source = Run.open(settings.reuse).store.path("data") / "folds.parquet"
         return load_folds(source, corpus.ids, prepared.always_training)
     groups: Sequence[Any] | npt.NDArray[Any] | None = prepared.groups
     if settings.near_duplicates is not None:

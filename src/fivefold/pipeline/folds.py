@@ -100,8 +100,6 @@ def check_parity(classifier: Classifier, folder: Path, rows: Rows, make: Callabl
 
 def gather(store: Store, task: Task, ids: npt.NDArray[Any], folds: Folds) -> None:
     """Write the stage "scores": out-of-fold scores of all evaluated rows, in the order of `ids`."""
-    if store.has("scores"):
-        return
     with store.stage("scores") as folder:
         scored = np.flatnonzero(np.isin(folds.fold, folds.evaluated))
         out_of_fold = empty(task, ids[scored], folder / "oof.parquet")

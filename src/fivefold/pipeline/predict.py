@@ -48,7 +48,8 @@ FORMS: Mapping[str, Form] = {
 
 def predict_frame(run: Run, scores: Scores, form: Form) -> pl.DataFrame:
     """Id and what `form` says of each row."""
-    return with_ids(scores, form(run, scores))
+    frame = with_ids(scores, form(run, scores))
+    return frame.rename({"id": run.recipe.data.id or "id"}) if form is as_submission else frame
 
 
 def predict_file(run: Path, data: Any, out: Path, form: Form) -> int:

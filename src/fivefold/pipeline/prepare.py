@@ -14,6 +14,7 @@ import numpy.typing as npt
 import polars as pl
 import yaml
 
+from fivefold.data.columns import require_columns
 from fivefold.data.compose import Corpus
 from fivefold.data.corpus import build_corpus
 from fivefold.data.demo import demo
@@ -22,6 +23,7 @@ from fivefold.data.labels import learn_task
 from fivefold.data.layout import Layout, learn_layout, normalise
 from fivefold.data.load import content_hash, read_table
 from fivefold.errors import LabelError, RecipeError
+from fivefold.pipeline.decide import headline_metric
 from fivefold.recipe import Recipe, build_recipe, dump_recipe
 from fivefold.recipe.settings import TaskSettings
 from fivefold.task import Categorical, Swap, Task, Tree
@@ -95,6 +97,9 @@ def prepare(recipe: Recipe, data: Any = None, test: Any = None) -> Prepared:
     frame = normalise(raw.drop(MARK), layout)
     task = task_of(whole.task, layout, frame)
     corpus = build_corpus(frame, text=whole.data.text, id=whole.data.id, weight=whole.data.weight, task=task)
+    headline_metric(whole.decision, task)
+    if unseen is not None:
+        require_columns(unseen, whole.data.text, "text (in data.test)")
     digests = [dump_recipe(whole), content_hash(raw), "" if unseen is None else content_hash(unseen)]
     fingerprint = hashlib.sha256("\n".join(digests).encode()).hexdigest()
     return Prepared(whole, task, layout, frame, corpus, raw[MARK].to_numpy().astype(bool), unseen, fingerprint)
@@ -132,9 +137,7 @@ def read_optional(source: Any) -> pl.DataFrame | None:
     return None if source is None else read_source(source)
 
 
-def complete(
-    recipe: Recipe, frame: pl.DataFrame, test: pl.DataFrame | None = None
-) -> tuple[Recipe, Sequence[str]]:
+def complete(recipe: Recipe, frame: pl.DataFrame, test: pl.DataFrame | None = None) -> tuple[Recipe, Sequence[str]]:
     """The recipe with columns and task filled in from the table, and a sentence for every decision taken.
 
     Columns that `test` has as well can't be labels.
@@ -151,11 +154,14 @@ def complete(
         labels=_present(named, frame) if named else None,
         test_columns=() if test is None else test.columns,
     )
-    roles = {"text": list(found.text), "id": found.id, "group": found.group, "weight": found.weight, "fold": found.fold}
-    whole = recipe.model_copy(update={"data": data.model_copy(update=roles)})
+    roles = {"id": found.id, "group": found.group, "weight": found.weight, "fold": found.fold}
+    refused = [role for role in roles if role in data.model_fields_set and getattr(data, role) is None]
+    chosen = {"text": list(found.text), **roles, **dict.fromkeys(refused)}
+    whole = recipe.model_copy(update={"data": data.model_copy(update=chosen)})
     if not named:
         whole = whole.model_copy(update={"task": inferred_task(found)})
-    return whole, found.sentences
+    said = [sentence for sentence in found.sentences if sentence.partition(":")[0].lower() not in refused]
+    return whole, said
 
 
 def inferred_task(found: Inferred) -> TaskSettings:
@@ -230,7 +236,7 @@ def given_tree(settings: TaskSettings, task: Task) -> Tree:
 def describe_recipe(recipe: Recipe) -> str:
     """The recipe inferred for its data as YAML, the reasons as comments on top."""
     frame = read_labelled(recipe)
-    whole, sentences = complete(recipe, frame)
+    whole, sentences = complete(recipe, frame, read_optional(recipe.data.test))
     task_of(whole.task, (layout := layout_of(whole, frame)), normalise(frame.drop(MARK), layout))
     reasons = "\n".join(f"# {sentence}" for sentence in sentences)
     return f"# Inferred from {source_name(recipe.data.train)}; correct what is wrong.\n{reasons}\n{short(whole)}"

@@ -75,7 +75,7 @@ class Run:
     @cached_property
     def recipe(self) -> Recipe:
         """The recipe with everything written out."""
-        return load_recipe(self.folder / "recipe.yaml")
+        return load_recipe(self.store.recipe_path)
 
     @cached_property
     def task(self) -> Task:

@@ -28,6 +28,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from fivefold import __version__
 from fivefold.errors import ArtefactError, RunError
 
 FORMAT = 1
@@ -35,7 +36,10 @@ FORMAT = 1
 
 MANIFEST = "manifest.json"
 
-PACKAGES = ("fivefold", "numpy", "scipy", "scikit-learn", "polars", "numba", "lightgbm")
+REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
+"""What a file system answers to a folder that can't be used."""
+
+PACKAGES = ("numpy", "scipy", "scikit-learn", "polars", "numba", "lightgbm")
 
 
 class Store:
@@ -97,18 +101,60 @@ class Store:
                 lock.release()
 
     def _begin(self, fingerprint: str, recipe: str, seed: int) -> None:
-        if (self.folder / "run.json").exists():
-            if self.description["fingerprint"] != fingerprint:
-                raise RunError(
-                    f"{self.folder} holds a run of another recipe or other data.",
-                    next_step="choose another --out, or add --overwrite to replace it",
-                )
+        if self.has("data"):
+            self._check_same(fingerprint)
             return
-        if any(path.name != ".lock" for path in self.folder.iterdir()):
+        if (self.folder / "run.json").exists():
+            _ = self.description
+        elif any(path.name != ".lock" for path in self.folder.iterdir()):
             raise RunError(f"{self.folder} is not empty and is no run folder.", next_step="choose another --out")
-        write_text(self.folder / "recipe.yaml", recipe)
-        description = {"format": FORMAT, "fingerprint": fingerprint, "seed": seed, "versions": versions()}
+        description = {
+            "format": FORMAT,
+            "fingerprint": fingerprint,
+            "recipe": hashlib.sha256(recipe.encode("utf-8")).hexdigest(),
+            "seed": seed,
+            "versions": dict(versions()),
+        }
         write_text(self.folder / "run.json", json.dumps(description, indent=2))
+        write_text(self.folder / "recipe.yaml", recipe)
+
+    def _check_same(self, fingerprint: str) -> None:
+        """Refuse to continue what was begun from something else, or half done by other versions."""
+        begun = self.description
+        if begun["fingerprint"] != fingerprint:
+            raise RunError(
+                f"{self.folder} holds a run of another recipe or other data.",
+                next_step="choose another --out, or add --overwrite to replace it",
+            )
+        now = versions()
+        changed = [
+            f"{name} {begun['versions'].get(name)} → {now[name]}"
+            for name in now
+            if begun["versions"].get(name) != now[name]
+        ]
+        if changed and not self.has("decision"):
+            raise RunError(
+                f"{self.folder} was begun with other versions, so its folds would not be alike.",
+                got=", ".join(changed),
+                next_step="go back to those versions, or add --overwrite to start again",
+            )
+
+    @property
+    def recipe_path(self) -> Path:
+        """The recipe that the run was made with.
+
+        Raises
+        ------
+        ArtefactError
+            If it was changed afterwards.
+        """
+        path = self.folder / "recipe.yaml"
+        if not path.is_file() or file_digest(path) != self.description.get("recipe"):
+            raise ArtefactError(
+                f"{path} was changed after the run was made.",
+                next_step="put it back; to fit with other settings, copy it elsewhere and fit into a new folder",
+            )
+        return path
 
     def has(self, stage: str) -> bool:
         """Whether the stage is complete."""
@@ -141,7 +187,10 @@ class Store:
             raise RunError(
                 f"{self.folder} has no complete '{stage}'.", next_step="run the same fivefold fit again: it resumes"
             )
-        expected = json.loads((final / MANIFEST).read_text("utf-8"))
+        try:
+            expected = dict(json.loads((final / MANIFEST).read_text("utf-8")))
+        except (ValueError, TypeError):
+            expected = {}
         found = digests(final)
         wrong = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
         if wrong:
@@ -179,7 +228,7 @@ def writing(folder: Path) -> Iterator[None]:
                 f"The disk that holds {folder} is full.",
                 next_step="free space and run the same command again: it continues from the last finished stage",
             ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        if error.errno in REFUSALS:
             raise RunError(f"{folder} can't be written: {error.strerror}.", next_step="choose another --out") from error
         raise
 
@@ -208,7 +257,7 @@ def file_digest(path: Path) -> str:
 
 def versions() -> Mapping[str, str]:
     """Versions of Python and of the packages that decide a run's figures."""
-    found = {"python": platform.python_version(), "machine": platform.machine()}
+    found = {"fivefold": __version__, "python": platform.python_version(), "machine": platform.machine()}
     for name in PACKAGES:
         try:
             found[name] = importlib.metadata.version(name)

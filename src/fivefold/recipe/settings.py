@@ -73,9 +73,10 @@ class TaskSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _names_only(cls, value: object) -> object:
-        """`categorical: [a, b]` is short for classes to be learnt."""
-        if isinstance(value, dict) and isinstance(value.get("categorical"), list):
-            return {**value, "categorical": {str(name): [] for name in value["categorical"]}}
+        """`categorical: [a, b]`, or a single name, is short for classes to be learnt."""
+        if isinstance(value, dict) and isinstance(value.get("categorical"), str | list):
+            names = value["categorical"]
+            return {**value, "categorical": {str(name): [] for name in ([names] if isinstance(names, str) else names)}}
         return value
 
     @model_validator(mode="after")
@@ -122,7 +123,7 @@ class LinearSettings(Settings):
     min_df: PositiveInt = Field(2, description="drop n-grams in fewer training rows of the fold")
     max_features: PositiveInt | None = Field(None, description="keep the most frequent n-grams of each kind")
     sublinear_tf: bool = Field(True, description="1 + log(count) instead of the count")
-    C: PositiveFloat = Field(1.0, description="inverse strength of the L2 penalty")
+    C: PositiveFloat = Field(4.0, description="inverse strength of the L2 penalty")
     max_epochs: PositiveInt = Field(30, description="passes over the rows at most")
     tolerance: PositiveFloat = Field(1e-2, description="stop when no dual variable moves further than this")
     prune: float = Field(0.01, ge=0, description="drop smaller weights of categoricals with over 128 classes")

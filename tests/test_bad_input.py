@@ -169,7 +169,7 @@ def sign(stage: Path) -> None:
             reason="swap.fields that aren't in data.text",
         ),
         known("d.csv", GOOD, ["model.C=.inf"], "model.C", reason="LinearSettings.C: allow_inf_nan"),
-        known("d.csv", GOOD, ["data.train=[]"], "data.train", reason="prepare.read_source: empty list"),
+        ("d.csv", GOOD, ["data.train=[]"], "data.train"),
     ],
 )
 def test_data_and_recipes_that_can_not_be_used(
@@ -264,7 +264,7 @@ def test_tables_that_can_not_be_predicted(content: str, words: str, run: Path, t
         (table(FLAGS, lambda i: "1,0,zz"), "'zz' (24 times)"),
         (table(FLAGS, lambda i: "1,7,a"), "'7' (24 times)"),
         ("text\na b\n", "no column for 3 targets"),
-        known(table(FLAGS, lambda i: ",,"), "label", reason="evaluate_run: no label at all gives NaN"),
+        (table(FLAGS, lambda i: ",,"), "label"),
     ],
 )
 def test_tables_that_can_not_be_evaluated(content: str, words: str, run: Path, tmp_path: Path, refused: Refuse) -> None:
@@ -282,10 +282,10 @@ def test_tables_that_can_not_be_evaluated(content: str, words: str, run: Path, t
         ["fit", "FOLDER", "--out", "NEW"],
         ["predict", "DATA", "DATA", "--out", "p.csv"],
         known(["predict", "RUN", "DATA", "--out", "DATA"], reason="predict_file overwrites its own input"),
-        known(["predict", "RUN", "DATA", "--out", "FOLDER.csv"], reason="store.writing: EISDIR"),
+        ["predict", "RUN", "DATA", "--out", "FOLDER.csv"],
         known(["fit", "DATA", "--out", "DATA", "--overwrite"], reason="store.remove: a file, outside writing"),
         known(["init", "DATA", "--out", "NEW/recipe.yaml"], reason="cli._init outside writing"),
-        known(["init", "DATA", "--out", "FOLDER.csv"], reason="cli._init outside writing"),
+        ["init", "DATA", "--out", "FOLDER.csv"],
         known(["demo", "tweets", "--rows", "9", "--out", "DATA"], reason="cli._demo outside writing"),
         known(["demo", "tweets", "--rows", "9", "--seed", "-1", "--out", "NEW"], reason="write_demo: negative seed"),
         known(["fit", "FOLDER.yaml", "--out", "NEW"], reason="load_recipe: a folder"),
@@ -338,16 +338,7 @@ def test_a_full_disk_however_it_is_told(error: Exception, tmp_path: Path) -> Non
         raise error
 
 
-NO_METRIC = "decide.headline_metric is asked only after all folds are fitted"
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        known("decision.metric=hierarchical_f1", reason=NO_METRIC),
-        known("data.test=TEST", reason="prepare doesn't look at the columns of data.test"),
-    ],
-)
+@pytest.mark.parametrize("change", ["decision.metric=hierarchical_f1", "data.test=TEST"])
 def test_mistakes_are_told_before_anything_is_fitted(change: str, tmp_path: Path, refused: Refuse) -> None:
     test = write(tmp_path / "test.csv", "words\na b\n")
     data = write(tmp_path / "d.csv", GOOD)
@@ -421,12 +412,12 @@ def test_a_changed_artefact_with_a_manifest_that_agrees(name: str, run: Path, br
 @pytest.mark.parametrize(
     "damage",
     [
-        known(lambda run: write(run / "data/manifest.json", "{"), reason="Store.path: manifest cut short"),
-        known(lambda run: write(run / "decision/manifest.json", "[]"), reason="Store.path: manifest is a list"),
+        lambda run: write(run / "data/manifest.json", "{"),
+        lambda run: write(run / "decision/manifest.json", "[]"),
         known(lambda run: shutil.rmtree(run / "folds/1"), reason="Run.models: a lost fold goes unnoticed"),
         known(lambda run: shutil.rmtree(run / "folds"), reason="Run.models: no fold at all"),
         known(lambda run: shutil.copytree(run / "folds/1", run / "folds/2"), reason="Run.models: a fold too many"),
-        known(lambda run: edit(run / "recipe.yaml", "- text", "- kind"), reason="recipe.yaml has no digest"),
+        lambda run: edit(run / "recipe.yaml", "- text", "- kind"),
         lambda run: write(run / "recipe.yaml", "name: ["),
         lambda run: (run / "recipe.yaml").unlink(),
         lambda run: (run / "decision/manifest.json").unlink(),
@@ -447,7 +438,15 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(content.replace(old, new), "utf-8")
 
 
-@pytest.mark.parametrize("lost", ["folds/1", "scores", "decision", "report.html"])
+@pytest.mark.parametrize(
+    "lost",
+    [
+        known("folds/1", reason="run_stages skips fit_folds where scores are there, yet predicting needs every fold"),
+        "scores",
+        "decision",
+        "report.html",
+    ],
+)
 def test_a_lost_stage_is_made_again(lost: str, run: Path, broken: Path) -> None:
     if (broken / lost).is_dir():
         shutil.rmtree(broken / lost)

@@ -104,10 +104,18 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("shape", nargs="?", choices=SHAPES, default="tweets", help="default: tweets")
     demo.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="FOLDER", help="default: runs/demo")
     demo.add_argument("--rows", type=int, default=2000, help="training rows, default: 2000")
-    demo.add_argument("--seed", type=int, default=0, help="of the data, default: 0")
+    demo.add_argument("--seed", type=_natural, default=0, help="of the data, default: 0")
     demo.add_argument("--data-only", action="store_true", help="write the files and stop")
     demo.set_defaults(command=_demo)
     return parser
+
+
+def _natural(text: str) -> int:
+    """A whole number from 0 on."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError("must be 0 or more")
+    return number
 
 
 def _recipe(source: str, changes: Sequence[str]) -> Recipe:
@@ -197,8 +205,10 @@ def _report(options: argparse.Namespace) -> None:
 
 def _demo(options: argparse.Namespace) -> None:
     from fivefold.data.demo import write_demo
+    from fivefold.pipeline.store import writing
 
-    paths = write_demo(options.shape, options.out / "data", options.rows, options.seed)
+    with writing(options.out):
+        paths = write_demo(options.shape, options.out / "data", options.rows, options.seed)
     print("Data: " + ", ".join(str(path) for path in paths.values()))
     if options.data_only:
         return

@@ -19,7 +19,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import assert_all_finite, check_consistent_length, check_is_fitted, column_or_1d
 
 from fivefold.errors import DataError, RecipeError
-from fivefold.pipeline.fit import fit
+from fivefold.pipeline.fit import fit, fit_unpublished
 from fivefold.pipeline.prepare import read_source
 from fivefold.pipeline.run import Run
 from fivefold.recipe import Recipe, build_recipe
@@ -171,7 +171,7 @@ class FivefoldClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _fit(self, recipe: Recipe, frame: pl.DataFrame) -> Run:
         if self.out is not None:
             return fit(recipe, frame, out=self.out, overwrite=True)
-        return in_temporary_folder(lambda folder: fit(recipe, frame, out=folder))
+        return in_temporary_folder(lambda folder: fit_unpublished(recipe, frame, out=folder))
 
     def _rows(self, X: Any) -> pl.DataFrame:
         table = text_table(X)

@@ -6,6 +6,7 @@ calibration, ensembles, distillation and metrics need not know which model spoke
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,7 +146,15 @@ def empty(task: Task, ids: npt.NDArray[Any], path: Path) -> Scores:
     if task.width < WIDE:
         return Scores(task, ids, np.zeros(shape, dtype=np.float32))
     logits = np.lib.format.open_memmap(block_path(path), mode="w+", dtype=np.float32, shape=shape)
+    reserve(block_path(path))
     return Scores(task, ids, logits)
+
+
+def reserve(path: Path) -> None:
+    """Take the file's space on disk now: a full disk is then an error here, not a crash when memory is written back."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def id_array(ids: Sequence[Any]) -> npt.NDArray[Any]:

@@ -76,10 +76,11 @@ def test_platt_recovers_a_known_sigmoid() -> None:
     shares /= shares.sum(axis=1, keepdims=True)
     c = (random.random((20_000, 1)) > shares.cumsum(axis=1)).sum(axis=1)
     codes = np.stack([x, c, np.zeros_like(c)], axis=1).astype(np.int32)
-    scales: FloatArray = fit_scales(margins, Labels(TASK, codes))
+    scales: FloatArray = fit_scales(margins, Labels(TASK, codes), TASK.names)
     np.testing.assert_allclose(scales[:, 0], [3, -1], atol=0.15)
     np.testing.assert_allclose(scales[0, 1:4], 2, atol=0.1)
     assert scales[:, 4].tolist() == [FALLBACK, 0]
+    assert fit_scales(margins, Labels(TASK, codes), {"x"})[0, 1:4].tolist() == [FALLBACK] * 3
 
 
 def test_boosting_learns_saves_and_explains(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from fivefold.pipeline.store import FORMAT, Store, versions, write_text, writing
 
 def begun(folder: Path, fingerprint: str = "f") -> Store:
     store = Store(folder)
-    with store.open(fingerprint, "name: x\n", 0):
-        pass
+    with store.held():
+        store.begin(fingerprint, "name: x\n", 0)
     return store
 
 
@@ -94,7 +94,7 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="not empty"):
         begun(tmp_path)
     with pytest.raises(RunError, match="won't be deleted"):
-        Store(tmp_path).remove()
+        Store(tmp_path).clear()
     assert (tmp_path / "precious.txt").exists()
 
 
@@ -111,10 +111,13 @@ def test_a_newer_or_damaged_run_is_refused(tmp_path: Path) -> None:
         _ = Store(tmp_path / "nothing").description
 
 
-def test_remove_deletes_a_run(tmp_path: Path) -> None:
-    begun(tmp_path / "run").remove()
-    assert not (tmp_path / "run").exists()
-    Store(tmp_path / "run").remove()
+def test_clear_deletes_a_run_but_not_the_lock(tmp_path: Path) -> None:
+    store = begun(tmp_path / "run")
+    with store.held():
+        store.clear()
+        with pytest.raises(RunError, match="Another process"):
+            begun(tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
 
 
 def test_a_full_disk_is_one_message(tmp_path: Path) -> None:

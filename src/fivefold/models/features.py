@@ -110,7 +110,12 @@ def pair_statistics(first: csr_array, second: csr_array, shared: csr_array | Non
     their similarities to `shared`; times `STATISTIC_SCALE`.
     """
     lengths = [np.log1p(np.diff(side.indptr)) for side in (first, second)]
-    columns = [lengths[0] - lengths[1], np.abs(lengths[0] - lengths[1]), np.minimum(*lengths), similarity(first, second)]
+    columns = [
+        lengths[0] - lengths[1],
+        np.abs(lengths[0] - lengths[1]),
+        np.minimum(*lengths),
+        similarity(first, second),
+    ]
     if shared is not None:
         nearer = similarity(first, shared) - similarity(second, shared)
         columns += [nearer, np.abs(nearer)]

@@ -15,7 +15,6 @@ from scipy.special import log_expit
 
 from fivefold.models.coordinate_descent import LinearSettings, LinearWeights, Loss, fit_linear
 from fivefold.models.linear_scores import prune_weights, score_rows, score_rows_pruned
-from fivefold.models.platt import fit_scales
 from fivefold.scores import log_softmax
 from fivefold.task import Binary, FloatArray, Labels, Task
 
@@ -55,7 +54,9 @@ class LinearHead:
 
     Binaries are solved together, each for itself. A categorical of up to `WIDE` classes is one
     multinomial model, a wider one is one class against the rest, normalised. The SVM's margins become
-    log-odds by Platt scaling, fitted on a fifth of the training rows that a first fit did not see.
+    log-odds by Platt scaling, fitted on a fifth of the training rows that a first fit did not see;
+    a wide categorical, whose second fit would cost most, gets a fixed scale: `decision.calibration:
+    temperature` finds a better one.
 
     Parameters
     ----------
@@ -88,7 +89,7 @@ class LinearHead:
         """
         if self.solver == "svm":
             self.scales = self._scales(features, labels, weights, sides)
-        epochs = self._fit_groups(features, labels, weights, sides)
+        epochs = self._fit_groups(list(self._groups()), features, labels, weights, sides)
         return {"epochs": float(epochs)}
 
     def logits(self, features: csr_array) -> FloatArray:
@@ -147,17 +148,18 @@ class LinearHead:
         slices = [self.task.slices[name] for name in group]
         return np.concatenate([np.arange(place.start, place.stop) for place in slices])
 
-    def _fit_groups(self, features: csr_array, labels: Labels, weights: FloatArray, sides: FloatArray) -> int:
+    def _fit_groups(
+        self, groups: list[Group], features: csr_array, labels: Labels, weights: FloatArray, sides: FloatArray
+    ) -> int:
         epochs = 0
-        for group in self._groups():
-            columns = self._columns(group)
-            fit = self._fit_wide if len(group) == 1 and self._is_wide(group[0]) else self._fit_whole
-            self.fitted[group], passes = fit(features, group, labels, weights, sides[columns])
+        for group in groups:
+            fit = self._fit_wide if self._is_wide(group) else self._fit_whole
+            self.fitted[group], passes = fit(features, group, labels, weights, sides[self._columns(group)])
             epochs = max(epochs, passes)
         return epochs
 
-    def _is_wide(self, name: str) -> bool:
-        return self.task.target(name).width > WIDE
+    def _is_wide(self, group: Group) -> bool:
+        return len(group) == 1 and self.task.target(group[0]).width > WIDE
 
     def _fit_whole(
         self, features: csr_array, group: Group, labels: Labels, weights: FloatArray, sides: FloatArray
@@ -200,15 +202,23 @@ class LinearHead:
         return fit_linear(features, targets, settings, class_weights=sides, row_weights=weights, threads=self.threads)
 
     def _margins(self, features: csr_array) -> FloatArray:
-        result = np.empty((features.shape[0], self.task.width), dtype=np.float32)
+        result = np.zeros((features.shape[0], self.task.width), dtype=np.float32)
         for group, weights in self.fitted.items():
             result[:, self._columns(group)] = weights.margins(features, self.threads)
         return result
 
     def _scales(self, features: csr_array, labels: Labels, weights: FloatArray, sides: FloatArray) -> FloatArray:
         """Scale and shift of each logit, (2, width), learnt on rows that this first fit doesn't train on."""
+        from fivefold.models.platt import fit_scales  # brings scikit-learn, which logistic regression doesn't need
+
         order = np.random.default_rng(self.seed).permutation(len(labels))
         held_out, train = np.sort(order[: len(order) // 5]), np.sort(order[len(order) // 5 :])
         first = replace(self, fitted={}, scales=None)
-        first._fit_groups(features[train], labels.take(train), weights[train], sides)
-        return fit_scales(first._margins(features[held_out]), labels.take(held_out))
+        narrow = [group for group in self._groups() if not self._is_wide(group)]
+        first._fit_groups(narrow, features[train], labels.take(train), weights[train], sides)
+        return fit_scales(first._margins(features[held_out]), labels.take(held_out), first.fitted_names)
+
+    @property
+    def fitted_names(self) -> set[str]:
+        """The targets that have weights."""
+        return {name for group in self.fitted for name in group}

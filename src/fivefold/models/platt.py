@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize_scalar
@@ -14,7 +16,7 @@ FALLBACK = 2.0
 """Scale where the rows can't teach one: a margin of 1 then says a probability of .88."""
 
 
-def fit_scales(margins: FloatArray, labels: Labels) -> FloatArray:
+def fit_scales(margins: FloatArray, labels: Labels, names: Collection[str]) -> FloatArray:
     """Scale and shift of each logit.
 
     A binary gets Platt's sigmoid with his smoothed targets (Platt 1999, section 2.2); a categorical
@@ -24,6 +26,8 @@ def fit_scales(margins: FloatArray, labels: Labels) -> FloatArray:
     ----------
     margins
         float32 (rows, width), of rows that did not train the SVM.
+    names
+        The targets to learn from these rows; the others get the scale `FALLBACK`.
 
     Returns
     -------
@@ -34,7 +38,9 @@ def fit_scales(margins: FloatArray, labels: Labels) -> FloatArray:
         place, codes = labels.task.slices[target.name], labels.column(target.name)
         known = codes != MISSING
         block = margins[known, place]
-        if isinstance(target, Binary):
+        if target.name not in names:
+            scales[0, place] = FALLBACK
+        elif isinstance(target, Binary):
             scales[:, place.start] = _sigmoid(block[:, 0], codes[known])
         else:
             scales[0, place] = _temperature(block, codes[known])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +18,7 @@ from fivefold.evaluation.intervals import Predictions
 from fivefold.evaluation.metrics import METRICS, applicable, default_metric
 from fivefold.evaluation.summary import Evaluation, evaluate
 from fivefold.pipeline.folds import write_json
-from fivefold.pipeline.store import Store
+from fivefold.pipeline.store import Store, read_json, reading
 from fivefold.recipe.settings import DecisionSettings
 from fivefold.scores import Scores
 from fivefold.task import IntArray, Labels, Task
@@ -118,19 +117,24 @@ def tuned_figures(rule: DecisionRule, rows: OutOfFold) -> dict[str, float]:
 
 def load_rule(store: Store) -> DecisionRule:
     """The run's decision rule."""
-    return DecisionRule.from_json(json.loads((store.path("decision") / "rule.json").read_text("utf-8")))
+    path = store.path("decision") / "rule.json"
+    with reading(path):
+        return DecisionRule.from_json(read_json(path))
 
 
 def load_evaluation(store: Store) -> Evaluation:
     """The run's cross-fitted figures."""
-    return Evaluation.from_json(json.loads((store.path("decision") / "metrics.json").read_text("utf-8")))
+    path = store.path("decision") / "metrics.json"
+    with reading(path):
+        return Evaluation.from_json(read_json(path))
 
 
 def load_predictions(store: Store, rows: OutOfFold, settings: DecisionSettings, seed: int) -> Predictions:
     """The cross-fitted decisions, and the calibrated scores they were made from."""
     honest = cross_fitted(rows.scores, rows.labels, rows.folds, rule_fitter(settings, rows.scores.task), seed=seed)
-    written = read_labels(pl.read_parquet(store.path("decision") / "decisions.parquet"), rows.scores.task)
-    return Predictions(written.codes, honest.scores)
+    path = store.path("decision") / "decisions.parquet"
+    with reading(path):
+        return Predictions(read_labels(pl.read_parquet(path), rows.scores.task).codes, honest.scores)
 
 
 def figure(name: str, rows: OutOfFold, predictions: Predictions, index: npt.NDArray[Any]) -> float:

@@ -24,7 +24,7 @@ from fivefold.pipeline.predict import FORMS, predict_frame
 from fivefold.pipeline.prepare import Prepared, prepare, source_name
 from fivefold.pipeline.publish import excerpts, publish
 from fivefold.pipeline.run import GROUP, Run
-from fivefold.pipeline.store import Store, writing
+from fivefold.pipeline.store import Store
 from fivefold.recipe import Recipe, build_recipe, dump_recipe, load_recipe
 from fivefold.task import Binary, Labels, Task
 
@@ -40,6 +40,8 @@ def fit(
     overwrite: bool = False,
 ) -> Run:
     """Fit every fold of a recipe and write a run: scores, decision rule, honest figures, report.
+
+    `fit_unpublished` does the same but for the report.
 
     Parameters
     ----------
@@ -57,14 +59,34 @@ def fit(
     FivefoldError
         If recipe, data or folder can't be used; the message says what to do.
     """
-    store = Store(Path(out))
-    log.info("Reading %s", source_name(data if data is not None else as_recipe(recipe).data.train))
-    prepared = prepare(as_recipe(recipe), data, test)
-    if overwrite:
-        store.remove()
-    with store.open(prepared.fingerprint, dump_recipe(prepared.recipe), prepared.recipe.seed), writing(store.folder):
+    run, prepared = _fit(recipe, data, Path(out), test, overwrite)
+    if not (run.folder / "report.html").exists():
+        publish(run.folder, excerpts(prepared.corpus))
+    return run
+
+
+def fit_unpublished(
+    recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
+    data: Any = None,
+    *,
+    out: str | Path,
+    test: Any = None,
+    overwrite: bool = False,
+) -> Run:
+    """`fit` without drawing a report, which takes longer than a small fit."""
+    return _fit(recipe, data, Path(out), test, overwrite)[0]
+
+
+def _fit(recipe: Any, data: Any, out: Path, test: Any, overwrite: bool) -> tuple[Run, Prepared]:
+    store, asked = Store(out), as_recipe(recipe)
+    log.info("Reading %s", source_name(data if data is not None else asked.data.train))
+    prepared = prepare(asked, data, test)
+    with store.held():
+        if overwrite:
+            store.clear()
+        store.begin(prepared.fingerprint, dump_recipe(prepared.recipe), prepared.recipe.seed)
         run_stages(store, prepared)
-    return Run.load(store.folder)
+    return Run.load(out), prepared
 
 
 def as_recipe(recipe: Recipe | Mapping[str, Any] | str | Path | None) -> Recipe:
@@ -80,17 +102,16 @@ def run_stages(store: Store, prepared: Prepared) -> None:
     """Every stage that the store doesn't hold yet."""
     make = classifier_maker(prepared.recipe, prepared.task)
     folds = describe_data(store, prepared)
-    if not store.has("scores"):
+    if any(not store.has(f"folds/{fold}") for fold in folds.evaluated):
         announce(prepared, folds, total_cost(prepared.corpus, folds, make))
         fit_folds(store, prepared.corpus, folds, make)
+    if not store.has("scores"):
         gather(store, prepared.task, prepared.corpus.ids, folds)
     if not store.has("decision"):
         log.info("Deciding on out-of-fold scores")
         decide(store, Run.open(store.folder).out_of_fold, prepared.recipe.decision, prepared.recipe.seed)
-    if prepared.test is not None:
+    if prepared.test is not None and not store.has("predictions"):
         predict_test(store, prepared.test)
-    if not (store.folder / "report.html").exists():
-        publish(store.folder, excerpts(prepared.corpus))
 
 
 def classifier_maker(recipe: Recipe, task: Task) -> Callable[[], Classifier]:
@@ -111,10 +132,9 @@ def describe_data(store: Store, prepared: Prepared) -> Folds:
         write_json(folder / "task.json", prepared.task.to_json())
         write_json(folder / "layout.json", prepared.layout.to_json())
         save_folds(folder / "folds.parquet", ids, folds)
-        write_json(folder / "split.json", {"count": folds.count, "method": folds.method, "sentences": folds.sentences})
         rows = label_cells(labels_of(prepared.corpus)).insert_column(0, pl.Series("id", ids.tolist(), dtype=pl.String))
         if prepared.groups is not None:
-            rows = rows.with_columns(pl.Series(GROUP, prepared.groups).cast(pl.String))
+            rows = rows.with_columns(pl.Series(GROUP, prepared.groups))
         rows.write_parquet(folder / "rows.parquet")
     return folds
 
@@ -189,8 +209,6 @@ def duration(seconds: float) -> str:
 
 def predict_test(store: Store, test: pl.DataFrame) -> None:
     """The stage "predictions": decided labels, probabilities and a submission for data.test."""
-    if store.has("predictions"):
-        return
     run = Run.load(store.folder)
     with store.stage("predictions") as folder:
         scores = run.scores(test)

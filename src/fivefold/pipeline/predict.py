@@ -61,6 +61,8 @@ def predict_file(run: Path, data: Any, out: Path, form: Form) -> int:
         If the ending isn't known, or the data lacks a column.
     """
     write = writer(out)
+    if isinstance(data, str | Path) and Path(data).resolve() == out.resolve():
+        raise DataError(f"{out} is the file to predict.", next_step="write the predictions elsewhere")
     loaded = Run.load(run)
     frame = loaded.read(data)
     parts = [predict_frame(loaded, scores, form) for scores in loaded.batches(frame)]
@@ -69,8 +71,11 @@ def predict_file(run: Path, data: Any, out: Path, form: Form) -> int:
     with writing(out.parent):
         out.parent.mkdir(parents=True, exist_ok=True)
         partial = out.with_name(f".{out.name}.partial")
-        write(pl.concat(parts), partial)
-        partial.replace(out)
+        try:
+            write(pl.concat(parts), partial)
+            partial.replace(out)
+        finally:
+            partial.unlink(missing_ok=True)
     return frame.height
 
 
@@ -82,14 +87,14 @@ def writer(path: Path) -> Callable[[pl.DataFrame, Path], None]:
     DataError
         If the ending isn't known.
     """
-    if path.suffix not in WRITERS:
+    if path.suffix.lower() not in WRITERS:
         raise DataError(
             f"Predictions can't be written as '{path.suffix}'.",
             allowed=", ".join(WRITERS),
             got=str(path),
             next_step="choose one of these endings for --out",
         )
-    return WRITERS[path.suffix]
+    return WRITERS[path.suffix.lower()]
 
 
 WRITERS: Mapping[str, Callable[[pl.DataFrame, Path], None]] = {

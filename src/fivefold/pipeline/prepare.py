@@ -16,8 +16,9 @@ import yaml
 
 from fivefold.data.columns import require_columns
 from fivefold.data.compose import Corpus
-from fivefold.data.corpus import build_corpus
+from fivefold.data.corpus import build_corpus, row_ids
 from fivefold.data.demo import demo
+from fivefold.data.groups import number_groups
 from fivefold.data.infer import Inferred, infer
 from fivefold.data.labels import learn_task
 from fivefold.data.layout import Layout, learn_layout, normalise
@@ -26,7 +27,7 @@ from fivefold.errors import LabelError, RecipeError
 from fivefold.pipeline.decide import headline_metric
 from fivefold.recipe import Recipe, build_recipe, dump_recipe
 from fivefold.recipe.settings import TaskSettings
-from fivefold.task import Categorical, Swap, Task, Tree
+from fivefold.task import Categorical, IntArray, Swap, Task, Tree
 
 log = logging.getLogger("fivefold")
 
@@ -69,10 +70,10 @@ class Prepared:
     fingerprint: str
 
     @property
-    def groups(self) -> list[Any] | None:
-        """The group of each row, or None."""
+    def groups(self) -> IntArray | None:
+        """Number of each row's group, or None."""
         column = self.recipe.data.group
-        return None if column is None else self.frame[column].to_list()
+        return None if column is None else number_groups(self.frame[column])
 
 
 def prepare(recipe: Recipe, data: Any = None, test: Any = None) -> Prepared:
@@ -96,10 +97,12 @@ def prepare(recipe: Recipe, data: Any = None, test: Any = None) -> Prepared:
     layout = layout_of(whole, raw)
     frame = normalise(raw.drop(MARK), layout)
     task = task_of(whole.task, layout, frame)
+    check_swap(task, whole.data.text)
     corpus = build_corpus(frame, text=whole.data.text, id=whole.data.id, weight=whole.data.weight, task=task)
     headline_metric(whole.decision, task)
     if unseen is not None:
         require_columns(unseen, whole.data.text, "text (in data.test)")
+        row_ids(unseen, whole.data.id if whole.data.id in unseen.columns else None)
     digests = [dump_recipe(whole), content_hash(raw), "" if unseen is None else content_hash(unseen)]
     fingerprint = hashlib.sha256("\n".join(digests).encode()).hexdigest()
     return Prepared(whole, task, layout, frame, corpus, raw[MARK].to_numpy().astype(bool), unseen, fingerprint)
@@ -231,6 +234,24 @@ def given_tree(settings: TaskSettings, task: Task) -> Tree:
         raise LabelError(f"tree_paths names classes that aren't there: {strange[:5]}.")
     paths = {tuple(t.classes.index(c) for t, c in zip(levels, path, strict=True)) for path in settings.tree_paths}
     return Tree(tuple(settings.tree), tuple(sorted(paths)))
+
+
+def check_swap(task: Task, text: Sequence[str]) -> None:
+    """Refuse a swap of fields that aren't text.
+
+    Raises
+    ------
+    RecipeError
+        Naming the fields.
+    """
+    swapped = {name for pair in (task.swap.fields if task.swap else ()) for name in pair}
+    lost = sorted(swapped - set(text))
+    if lost:
+        raise RecipeError(
+            f"task.swap exchanges {', '.join(lost)}, which data.text doesn't name.",
+            allowed=", ".join(text),
+            next_step="add these columns to data.text, or mend task.swap.fields",
+        )
 
 
 def describe_recipe(recipe: Recipe) -> str:

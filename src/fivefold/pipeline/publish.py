@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from fivefold.errors import FivefoldError
 from fivefold.pipeline.decide import figure, load_predictions
 from fivefold.pipeline.prepare import read_labelled, source_name
 from fivefold.pipeline.run import Run
-from fivefold.pipeline.store import writing
+from fivefold.pipeline.store import read_json, writing
 from fivefold.report.content import ReportContent
 from fivefold.report.write import write_report
 from fivefold.task import IntArray
@@ -66,7 +65,7 @@ def report_content(run: Run, texts: Mapping[str, str]) -> ReportContent:
     predictions = load_predictions(run.store, rows, run.recipe.decision, run.recipe.seed)
     evaluation = run.evaluation
     folds = [figure(evaluation.metric, rows, predictions, rows.folds == fold) for fold in np.unique(rows.folds)]
-    explanations = json.loads((run.store.path(f"folds/{rows.folds.min()}") / "explanation.json").read_text("utf-8"))
+    explanations = read_json(run.store.path(f"folds/{rows.folds.min()}") / "explanation.json")
     return ReportContent(
         title=run.recipe.name,
         labels=rows.labels,
@@ -87,13 +86,13 @@ def report_content(run: Run, texts: Mapping[str, str]) -> ReportContent:
 def facts(run: Run, rows: int) -> dict[str, str]:
     """What was learnt from what, in the order a reader asks."""
     recipe, described = run.recipe, run.store.description
-    folds = json.loads((run.store.path("data") / "split.json").read_text("utf-8"))
+    folds = run.folds
     return {
         "Training data": source_name(recipe.data.train),
         "Rows evaluated out of fold": f"{rows:,}",
         "Text": ", ".join(recipe.data.text),
         "Targets": f"{len(run.task.targets):,} ({run.task.width:,} logits)",
-        "Folds": f"{folds['count']} ({folds['method']}), seed {recipe.seed}",
+        "Folds": f"{folds.count} ({folds.method}), seed {recipe.seed}",
         "Model": ", ".join(f"{key} {value}" for key, value in recipe.model.model_dump().items() if value is not None),
         "Class weights": recipe.objective.class_weights,
         "Decision": f"thresholds {recipe.decision.thresholds}, calibration {recipe.decision.calibration}, "
@@ -104,12 +103,11 @@ def facts(run: Run, rows: int) -> dict[str, str]:
 
 def remarks(run: Run, decisions: IntArray) -> tuple[str, ...]:
     """What a reader must know before trusting the figures."""
-    split = json.loads((run.store.path("data") / "split.json").read_text("utf-8"))
     silent = never_predicted(decisions, run.out_of_fold.labels)
     if not silent:
-        return tuple(split["sentences"])
+        return run.folds.sentences
     named = ", ".join(silent[:8]) + (f" and {len(silent) - 8} more" if len(silent) > 8 else "")
-    return (*split["sentences"], f"Labels that occur but were never predicted: {named}.")
+    return (*run.folds.sentences, f"Labels that occur but were never predicted: {named}.")
 
 
 def training_texts(run: Run) -> dict[str, str]:

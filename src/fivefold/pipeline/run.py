@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -13,17 +12,17 @@ import numpy.typing as npt
 import polars as pl
 
 from fivefold.data.corpus import build_corpus
-from fivefold.data.folds import load_folds
+from fivefold.data.folds import Folds, load_folds
 from fivefold.data.labels import labels_frame, read_labels
 from fivefold.data.layout import Layout
 from fivefold.decisions.rule import DecisionRule
-from fivefold.errors import ArtefactError, DataError
+from fivefold.errors import DataError
 from fivefold.evaluation.summary import Evaluation
 from fivefold.models.base import Classifier
 from fivefold.models.families import maker
 from fivefold.pipeline.decide import OutOfFold, load_evaluation, load_rule
 from fivefold.pipeline.prepare import read_source
-from fivefold.pipeline.store import Store
+from fivefold.pipeline.store import Store, read_json, reading
 from fivefold.recipe import Recipe, load_recipe
 from fivefold.scores import Scores, mean
 from fivefold.task import Task
@@ -80,12 +79,16 @@ class Run:
     @cached_property
     def task(self) -> Task:
         """What is predicted."""
-        return Task.from_json(json.loads((self.store.path("data") / "task.json").read_text("utf-8")))
+        path = self.store.path("data") / "task.json"
+        with reading(path):
+            return Task.from_json(read_json(path))
 
     @cached_property
     def layout(self) -> Layout:
         """How the training file spelt its labels."""
-        return Layout.from_json(json.loads((self.store.path("data") / "layout.json").read_text("utf-8")))
+        path = self.store.path("data") / "layout.json"
+        with reading(path):
+            return Layout.from_json(read_json(path))
 
     @cached_property
     def rule(self) -> DecisionRule:
@@ -102,26 +105,37 @@ class Run:
         """One model a fold."""
         settings = self.recipe.model.model_dump(exclude={"family"}) | self.recipe.objective.model_dump()
         make = maker(self.task, self.recipe.model.family, self.recipe.seed, settings)
-        stages = sorted((path.name for path in (self.folder / "folds").glob("[0-9]*")), key=int)
-        return tuple(self._model(make(), f"folds/{name}") for name in stages)
+        return tuple(self._model(make(), f"folds/{fold}") for fold in self.folds.evaluated)
 
     def _model(self, model: Classifier, stage: str) -> Classifier:
         folder = self.store.path(stage) / "model"
-        try:
+        with reading(folder):
             model.load(folder)
-        except (OSError, ValueError, KeyError) as error:
-            raise ArtefactError(f"The model in {folder} can't be read.", got=str(error)[:200]) from error
         return model
+
+    @cached_property
+    def rows(self) -> pl.DataFrame:
+        """Id, labels and group of every row that was trained on."""
+        path = self.store.path("data") / "rows.parquet"
+        with reading(path):
+            return pl.read_parquet(path)
+
+    @cached_property
+    def folds(self) -> Folds:
+        """The fold that held each row out."""
+        path = self.store.path("data") / "folds.parquet"
+        with reading(path):
+            return load_folds(path, self.rows["id"].to_list())
 
     @cached_property
     def out_of_fold(self) -> OutOfFold:
         """Labels and raw scores of the rows that were held out."""
-        rows = pl.read_parquet(self.store.path("data") / "rows.parquet")
-        folds = load_folds(self.store.path("data") / "folds.parquet", rows["id"].to_list())
-        scored = np.isin(folds.fold, folds.evaluated)
-        scores = Scores.load(self.store.path("scores") / "oof.parquet", self.task)
-        groups = rows[GROUP].to_numpy()[scored] if GROUP in rows.columns else None
-        return OutOfFold(read_labels(rows, self.task).take(scored), scores, folds.fold[scored], groups)
+        scored = np.isin(self.folds.fold, self.folds.evaluated)
+        path = self.store.path("scores") / "oof.parquet"
+        with reading(path):
+            scores = Scores.load(path, self.task)
+        groups = self.rows[GROUP].to_numpy()[scored] if GROUP in self.rows.columns else None
+        return OutOfFold(read_labels(self.rows, self.task).take(scored), scores, self.folds.fold[scored], groups)
 
     def read(self, data: Any) -> pl.DataFrame:
         """A table of new rows: a path, a table, or texts where the run reads one text field."""

@@ -20,6 +20,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,14 +28,20 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from polars.exceptions import PolarsError
+from safetensors import SafetensorError
 
 from fivefold import __version__
-from fivefold.errors import ArtefactError, RunError
+from fivefold.errors import ArtefactError, FivefoldError, RunError
 
 FORMAT = 1
 """Version of the folder's layout; a reader refuses newer ones."""
 
 MANIFEST = "manifest.json"
+
+LOCK = ".lock"
+
+FULL = {errno.ENOSPC, errno.EDQUOT}
 
 REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 """What a file system answers to a folder that can't be used."""
@@ -64,30 +71,32 @@ class Store:
             raise RunError(f"{self.folder} is no run folder.", next_step="fivefold fit DATA --out RUN makes one")
         try:
             description: dict[str, Any] = json.loads(path.read_text("utf-8"))
-            written_as = int(description["format"])
-        except (ValueError, KeyError, TypeError):
+            written_as, versions = int(description["format"]), dict(description["versions"])
+        except (OSError, ValueError, KeyError, TypeError):
             raise ArtefactError(f"{path} is damaged.", next_step="fit again into a new folder") from None
         if written_as > FORMAT:
             raise ArtefactError(
                 f"{self.folder} was written by a newer Fivefold.",
                 allowed=f"format up to {FORMAT}",
-                got=f"format {written_as}, Fivefold {description.get('versions', {}).get('fivefold', 'unknown')}",
+                got=f"format {written_as}, Fivefold {versions.get('fivefold', 'unknown')}",
                 next_step="pip install --upgrade fivefold",
             )
+        if not isinstance(description.get("fingerprint"), str):
+            raise ArtefactError(f"{path} is damaged.", next_step="fit again into a new folder")
         return description
 
     @contextmanager
-    def open(self, fingerprint: str, recipe: str, seed: int) -> Iterator[None]:
-        """Hold the folder for one fit: create it, or continue the run that has this fingerprint.
+    def held(self) -> Iterator[None]:
+        """Hold the folder, made if it isn't there, so that no other process writes it.
 
         Raises
         ------
         RunError
-            If another process holds it, or it holds something else.
+            If another process holds it, or the file system refuses.
         """
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / ".lock")
+            lock = FileLock(self.folder / LOCK)
             try:
                 lock.acquire(timeout=0)
             except Timeout:
@@ -95,18 +104,24 @@ class Store:
                     f"Another process is writing {self.folder}.", next_step="wait for it, or choose another --out"
                 ) from None
             try:
-                self._begin(fingerprint, recipe, seed)
                 yield
             finally:
                 lock.release()
 
-    def _begin(self, fingerprint: str, recipe: str, seed: int) -> None:
+    def begin(self, fingerprint: str, recipe: str, seed: int) -> None:
+        """Start a run in the held folder, or continue the one that has this fingerprint.
+
+        Raises
+        ------
+        RunError
+            If the folder holds something else.
+        """
         if self.has("data"):
             self._check_same(fingerprint)
             return
         if (self.folder / "run.json").exists():
             _ = self.description
-        elif any(path.name != ".lock" for path in self.folder.iterdir()):
+        elif self._contents():
             raise RunError(f"{self.folder} is not empty and is no run folder.", next_step="choose another --out")
         description = {
             "format": FORMAT,
@@ -117,6 +132,23 @@ class Store:
         }
         write_text(self.folder / "run.json", json.dumps(description, indent=2))
         write_text(self.folder / "recipe.yaml", recipe)
+
+    def clear(self) -> None:
+        """Delete the run in the held folder.
+
+        Raises
+        ------
+        RunError
+            If it is no run: only runs are deleted.
+        """
+        contents = self._contents()
+        if contents and not (self.folder / "run.json").is_file():
+            raise RunError(f"{self.folder} is no run folder and won't be deleted.", next_step="choose another --out")
+        for path in contents:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def _contents(self) -> list[Path]:
+        return [path for path in self.folder.iterdir() if path.name != LOCK]
 
     def _check_same(self, fingerprint: str) -> None:
         """Refuse to continue what was begun from something else, or half done by other versions."""
@@ -201,36 +233,73 @@ class Store:
             )
         return final
 
-    def remove(self) -> None:
-        """Delete the whole run.
-
-        Raises
-        ------
-        RunError
-            If the folder is no run: only runs are deleted.
-        """
-        if self.folder.exists() and any(self.folder.iterdir()):
-            if not (self.folder / "run.json").is_file():
-                raise RunError(
-                    f"{self.folder} is no run folder and won't be deleted.", next_step="choose another --out"
-                )
-            shutil.rmtree(self.folder)
-
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
     """Turn what the file system refuses into a message that says how to go on."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except FivefoldError:
+        raise
+    except Exception as error:
+        number = error_number(error)
+        if number in FULL:
             raise RunError(
                 f"The disk that holds {folder} is full.",
                 next_step="free space and run the same command again: it continues from the last finished stage",
             ) from error
-        if error.errno in REFUSALS:
-            raise RunError(f"{folder} can't be written: {error.strerror}.", next_step="choose another --out") from error
+        if number in REFUSALS:
+            reason = os.strerror(number)
+            raise RunError(f"{folder} can't be written: {reason}.", next_step="choose another --out") from error
         raise
+
+
+def error_number(error: Exception) -> int | None:
+    """What the file system answered; polars and safetensors only write it into their message."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    told = re.search(r"os error (\d+)", str(error))
+    return int(told.group(1)) if told else None
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn whatever a damaged file makes its reader say into one message.
+
+    Raises
+    ------
+    ArtefactError
+        If `path` can't be read as what it should be.
+    """
+    try:
+        yield
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        IndexError,
+        AttributeError,
+        OSError,
+        PolarsError,
+        SafetensorError,
+    ) as error:
+        raise ArtefactError(
+            f"{path} can't be read.",
+            got=str(error).splitlines()[0][:200] if str(error) else type(error).__name__,
+            next_step=f"delete {path.parent} and run the same fivefold fit again, or take the run from its source",
+        ) from error
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file of a run.
+
+    Raises
+    ------
+    ArtefactError
+        If it can't be read.
+    """
+    with reading(path):
+        return json.loads(path.read_text("utf-8"))
 
 
 def write_text(path: Path, text: str) -> None:

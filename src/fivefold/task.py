@@ -6,7 +6,8 @@ Other rooms ask it for columns instead of asking what kind of problem it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -20,6 +21,9 @@ FloatArray: TypeAlias = npt.NDArray[np.float32]
 IntArray: TypeAlias = npt.NDArray[np.int32]
 
 MISSING = -1
+
+RESERVED = ("id", "fold")
+"""Columns of our own in every table of scores and folds; no target may be called so."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ class Task:
     Raises
     ------
     LabelError
-        If names repeat, a categorical has fewer than two classes, or tree or swap name what isn't there.
+        If names repeat or are our own, a categorical has fewer than two classes, or tree or swap name what isn't there.
     """
 
     targets: tuple[Target, ...]
@@ -117,7 +121,10 @@ class Task:
     def __post_init__(self) -> None:
         problems = _task_problems(self)
         if problems:
-            raise LabelError("The task is not well formed: " + "; ".join(problems) + ".")
+            raise LabelError(
+                "The task is not well formed: " + "; ".join(problems) + ".",
+                next_step="mend the task section of the recipe, or rename these columns or labels in the data",
+            )
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
@@ -133,6 +140,11 @@ class Task:
     def names(self) -> tuple[str, ...]:
         """Names of the targets, in order."""
         return tuple(target.name for target in self.targets)
+
+    @cached_property
+    def positions(self) -> Mapping[str, int]:
+        """Target name to its position among the targets."""
+        return {name: position for position, name in enumerate(self.names)}
 
     @cached_property
     def binaries(self) -> tuple[Binary, ...]:
@@ -168,7 +180,7 @@ class Task:
 
     def target(self, name: str) -> Target:
         """The target called `name`."""
-        return self.targets[self.names.index(name)]
+        return self.targets[self.positions[name]]
 
     def to_json(self) -> dict[str, Any]:
         """A plain description that `from_json` reads back."""
@@ -224,12 +236,12 @@ class Labels:
 
     def column(self, name: str) -> IntArray:
         """Codes of one target, (rows,)."""
-        return self.codes[:, self.task.names.index(name)]
+        return self.codes[:, self.task.positions[name]]
 
     @cached_property
     def binary_codes(self) -> IntArray:
         """Codes of the binaries, (rows, binaries)."""
-        return self.codes[:, [self.task.names.index(t.name) for t in self.task.binaries]]
+        return self.codes[:, [self.task.positions[t.name] for t in self.task.binaries]]
 
     def probabilities(self, name: str) -> FloatArray:
         """What a model should say of one target: float32 (rows, width), NaN where missing."""
@@ -254,7 +266,7 @@ class Labels:
             return self
         target = self.task.target(swap.target)
         moved = np.array([target.classes.index(swap.classes.get(c, c)) for c in target.classes], dtype=np.int32)
-        position = self.task.names.index(swap.target)
+        position = self.task.positions[swap.target]
         codes = self.codes.copy()
         codes[:, position] = np.where(codes[:, position] == MISSING, MISSING, moved[codes[:, position]])
         soft = {n: block[:, moved] if n == swap.target else block for n, block in self.soft.items()}
@@ -270,9 +282,20 @@ def concatenate(parts: Sequence[Labels]) -> Labels:
 
 
 def learn_tree(levels: Sequence[str], labels: Labels) -> Tree:
-    """The tree whose paths are the combinations seen in complete rows of `labels`."""
+    """The tree whose paths are the combinations seen in complete rows of `labels`.
+
+    Raises
+    ------
+    LabelError
+        If no row has all levels.
+    """
     codes = np.stack([labels.column(name) for name in levels], axis=1)
     complete = codes[(codes != MISSING).all(axis=1)]
+    if not len(complete):
+        raise LabelError(
+            f"The tree {' > '.join(levels)} can't be learnt: no row has a class at every level.",
+            next_step="fill the levels of some rows, list task.tree_paths, or leave task.tree out of the recipe",
+        )
     return Tree(tuple(levels), tuple(tuple(path) for path in np.unique(complete, axis=0).tolist()))
 
 
@@ -281,17 +304,24 @@ def _task_problems(task: Task) -> list[str]:
     names = [target.name for target in task.targets]
     if not names:
         problems.append("it has no target")
-    problems += [f"the target '{name}' is named twice" for name in sorted({n for n in names if names.count(n) > 1})]
+    problems += [f"the target '{name}' is named twice" for name in _repeated(names)]
+    problems += [f"a target is named '{name}', as a column that Fivefold writes" for name in RESERVED if name in names]
     sizes = {target.name: len(target.classes) for target in task.targets if isinstance(target, Categorical)}
     problems += [f"the categorical '{name}' has fewer than two classes" for name, size in sizes.items() if size < 2]
     problems += [
         f"the categorical '{t.name}' names a class twice" for t in task.targets if len(set(t.classes)) < len(t.classes)
     ]
+    if not problems:
+        problems += [f"two logits are named '{column}'" for column in _repeated(task.columns)]
     if task.tree is not None:
         problems += [f"the tree names '{n}', which is no categorical" for n in task.tree.levels if n not in sizes]
     if task.swap is not None:
         problems += _swap_problems(task.swap, task)
     return problems
+
+
+def _repeated(names: Iterable[str]) -> list[str]:
+    return sorted(name for name, count in Counter(names).items() if count > 1)
 
 
 def _swap_problems(swap: Swap, task: Task) -> list[str]:

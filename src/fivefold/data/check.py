@@ -9,6 +9,7 @@ import polars as pl
 from fivefold.data.columns import as_text, counted, require_columns
 from fivefold.data.corpus import field_texts
 from fivefold.data.findings import CheckReport, Finding, report, shown
+from fivefold.data.groups import number_groups
 from fivefold.data.label_findings import label_findings, unknown_findings
 from fivefold.data.labels import read_labels
 from fivefold.data.text_findings import duplicate_findings, leak_findings, text_findings
@@ -46,7 +47,7 @@ def check(
     Raises
     ------
     DataError
-        If a named column doesn't exist.
+        If a named column doesn't exist, or can't be read as text or groups.
     """
     require_columns(frame, text, "text")
     fields = {name: field_texts(frame[name]) for name in text}
@@ -98,9 +99,10 @@ def _id_findings(frame: pl.DataFrame, column: str | None) -> Iterator[Finding]:
         yield Finding("error", "duplicate_ids", message, repeated.len(), examples)
 
 
-def _groups(frame: pl.DataFrame, column: str) -> list[object]:
+def _groups(frame: pl.DataFrame, column: str) -> list[int]:
+    """Group numbers, (rows,)."""
     require_columns(frame, [column], "group")
-    return frame[column].to_list()
+    return number_groups(frame[column].to_list()).tolist()
 
 
 def _test_findings(

@@ -42,7 +42,7 @@ def build_corpus(
     Raises
     ------
     DataError
-        If a column is missing, ids are missing or repeat, or a weight is no number above 0 or is missing.
+        If a column is missing, ids are missing or repeat, a weight is no number from 0 or is missing, or all weights are 0.
     LabelError
         If labels don't fit the task.
     """
@@ -97,14 +97,15 @@ def row_ids(frame: pl.DataFrame, column: str | None) -> np.ndarray[tuple[int], n
         raise DataError(
             f"The id column '{column}' has {counted(ids.null_count(), 'empty cell')}.",
             got=f"rows {ids.is_null().arg_true().head(5).to_list()}, counted from 0",
-            next_step="fill them, or leave 'id' out of the recipe: rows are then numbered",
+            next_step="fill them, in data.extra too if it has no such column; "
+            "or set data.id to null: rows are then numbered",
         )
     repeated = ids.filter(ids.is_duplicated())
     if repeated.len():
         raise DataError(
             f"The id column '{column}' repeats {counted(repeated.n_unique(), 'id')}, in {repeated.len()} rows.",
             got=listing(repeated.unique(maintain_order=True).head(5).to_list()),
-            next_step="make ids unique, or leave 'id' out of the recipe: rows are then numbered",
+            next_step="make ids unique, or set data.id to null: rows are then numbered",
         )
     return ids.to_numpy().astype(object)
 
@@ -123,13 +124,19 @@ def _joined_turns(cell: str) -> str:
 
 def _weights(frame: pl.DataFrame, column: str) -> FloatArray:
     require_columns(frame, [column], "weight")
-    weights = as_number(frame[column])
+    # The check comes after the cast: 1e39 is finite as float64 only.
+    weights = as_number(frame[column]).cast(pl.Float32, strict=False)
     wrong = weights.is_null() | ~weights.is_finite() | (weights < 0)
     if wrong.any():
         raise DataError(
             f"The weight column '{column}' has {counted(int(wrong.sum()), 'cell')} without a weight.",
-            allowed="numbers, 0 or more, in every row",
+            allowed="numbers from 0 to 3e38 in every row",
             got=f"{frame[column].filter(wrong).head(3).to_list()} in rows {wrong.arg_true().head(3).to_list()}, from 0",
-            next_step="fill them, or leave 'weight' out of the recipe",
+            next_step="mend them, or set data.weight to null",
         )
-    return weights.to_numpy().astype(np.float32)
+    if not (weights > 0).any():
+        raise DataError(
+            f"The weight column '{column}' is 0 in every row, so there is nothing to train on.",
+            next_step="give some rows a weight above 0, or set data.weight to null",
+        )
+    return weights.to_numpy()

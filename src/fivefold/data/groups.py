@@ -18,9 +18,22 @@ def number_groups(values: Sequence[Any] | npt.NDArray[Any]) -> IntArray:
     """Group numbers in the order of first appearance, int32 (rows,).
 
     Rows without a value (null, NaN, "", negative) are each a group of their own.
+
+    Raises
+    ------
+    DataError
+        If values are lists or objects.
     """
     numbers: dict[Any, int] = {}
     plain = values.tolist() if isinstance(values, np.ndarray) else list(values)
+    nested = next((value for value in plain if isinstance(value, list | tuple | dict | set)), None)
+    if nested is not None:
+        raise DataError(
+            f"The group column holds cells of the type {type(nested).__name__}, so rows can't be grouped by it.",
+            allowed="text, numbers or dates",
+            got=repr(nested)[:80],
+            next_step="write one plain value a row, or set data.group to null",
+        )
     keys = (("alone", row) if _is_missing(value) else value for row, value in enumerate(plain))
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int32)
 
@@ -39,7 +52,11 @@ def merge_groups(first: Sequence[Any] | npt.NDArray[Any], second: Sequence[Any] 
     """
     left, right = number_groups(first), number_groups(second)
     if len(left) != len(right):
-        raise DataError("Groups to merge must be of the same rows.", got=f"{len(left)} and {len(right)} rows")
+        raise DataError(
+            "Groups to merge must be of the same rows.",
+            got=f"{len(left)} and {len(right)} rows",
+            next_step="give a value a row in both",
+        )
     lefts = int(left.max(initial=-1)) + 1
     size = lefts + int(right.max(initial=-1)) + 1
     edges = coo_array((np.ones(len(left), dtype=np.int8), (left, right + lefts)), shape=(size, size))

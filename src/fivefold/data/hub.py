@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import polars as pl
@@ -10,6 +13,7 @@ import polars as pl
 from fivefold.errors import DataError, MissingExtraError
 
 FILE_ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet", ".gz")
+CHATTY = ("httpx", "huggingface_hub", "huggingface_hub.utils._http", "urllib3", "fsspec", "datasets.load")
 PATTERN = "hf://owner/name/SPLIT, hf://owner/name/CONFIGURATION/SPLIT or hf://owner/name/path/to/file.csv"
 
 
@@ -29,9 +33,10 @@ def download(address: str) -> Any:
         raise DataError(f"'{address}' names no dataset's split or file.", allowed=PATTERN)
     repository, rest = "/".join(parts[:2]), parts[2:]
     try:
-        if is_file:
-            return _library("huggingface_hub").hf_hub_download(repository, "/".join(rest), repo_type="dataset")
-        return _library("datasets").load_dataset(repository, *rest[:-1], split=rest[-1])
+        with _quiet():
+            if is_file:
+                return _library("huggingface_hub").hf_hub_download(repository, "/".join(rest), repo_type="dataset")
+            return _library("datasets").load_dataset(repository, *rest[:-1], split=rest[-1])
     except (OSError, ValueError, RuntimeError) as error:
         raise _unavailable(address, error) from error
 
@@ -71,6 +76,20 @@ def _named(column: pl.Series, feature: Any) -> pl.Series:
 def _names_of(column: pl.Series, names: list[str]) -> pl.Series:
     """The hub writes -1 where the class is unknown."""
     return column.replace_strict(range(len(names)), names, default=None, return_dtype=pl.String)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the lines that libraries write at each retry; our own message says it once."""
+    loggers = [logging.getLogger(name) for name in CHATTY]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _library(name: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal, overload
 
@@ -42,13 +42,15 @@ def read_labels(frame: pl.DataFrame, task: Task, *, required: bool = True) -> La
     LabelError
         If label columns are absent, or cells don't fit: every conflict of every target in one message.
     """
-    found = {target.name: _columns_of(frame, target) for target in task.targets}
+    names = frozenset(frame.columns)
+    found = {target.name: _columns_of(names, target) for target in task.targets}
     if not required and not any(_filled(frame[name]).any() for columns in found.values() for name in columns):
         return None
     absent = [name for name, columns in found.items() if not columns]
     if absent:
         raise _absent(absent, frame)
-    read = [_read_target(frame, target) for target in task.targets]
+    plain = _plain_flags(frame, [target.name for target in task.binaries])
+    read = [plain.get(target.name) or _read_target(frame, names, target) for target in task.targets]
     problems = [problem for column in read for problem in column.problems]
     if problems:
         raise LabelError(
@@ -135,11 +137,11 @@ class _Column:
     problems: tuple[str, ...]
 
 
-def _columns_of(frame: pl.DataFrame, target: Target) -> tuple[str, ...]:
-    """The columns that hold a target, () if none does."""
-    if target.name in frame.columns:
+def _columns_of(names: Set[str], target: Target) -> tuple[str, ...]:
+    """The columns, of all `names`, that hold a target, () if none does."""
+    if target.name in names:
         return (target.name,)
-    present = tuple(name for name in target.columns if name in frame.columns)
+    present = tuple(name for name in target.columns if name in names)
     return present if isinstance(target, Categorical) else ()
 
 
@@ -153,11 +155,27 @@ def _absent(names: Sequence[str], frame: pl.DataFrame) -> LabelError:
     )
 
 
-def _read_target(frame: pl.DataFrame, target: Target) -> _Column:
+def _plain_flags(frame: pl.DataFrame, names: Sequence[str]) -> dict[str, _Column]:
+    """The binaries whose cells are 0, 1 or missing and nothing else, read at once: most are, and there may be many."""
+    kinds = {name: frame.schema[name] for name in names}
+    text = [name for name, kind in kinds.items() if kind == pl.String]
+    whole = [name for name, kind in kinds.items() if kind.is_integer()]
+    codes = frame.select(
+        pl.col(text).replace_strict(["0", "1", None], [0, 1, MISSING], default=None, return_dtype=pl.Int32),
+        pl.col(whole).replace_strict([0, 1, None], [0, 1, MISSING], default=None, return_dtype=pl.Int32),
+    )
+    return {
+        column.name: _Column(column.to_numpy().astype(np.int32), None, ())
+        for column in codes
+        if not column.null_count()
+    }
+
+
+def _read_target(frame: pl.DataFrame, names: Set[str], target: Target) -> _Column:
     if isinstance(target, Binary):
         return _read_binary(frame[target.name])
     hard = _read_classes(frame, target)
-    soft_columns = [name for name in target.columns if name in frame.columns]
+    soft_columns = [name for name in target.columns if name in names]
     if not soft_columns:
         return hard
     if len(soft_columns) < target.width:
@@ -196,16 +214,25 @@ def _read_soft(frame: pl.DataFrame, target: Categorical, hard: _Column) -> _Colu
     values = np.stack([as_number(frame[name]).to_numpy().astype(np.float64) for name in target.columns], axis=1)
     filled = np.stack([_filled(frame[name]).to_numpy() for name in target.columns], axis=1)
     given: npt.NDArray[np.bool_] = np.asarray(filled.any(axis=1))
-    wrong = np.flatnonzero(given & ~_sum_to_one(values))
-    if len(wrong):
-        examples = "; ".join(f"row {i}: {', '.join(f'{v:g}' for v in values[i][:8])}" for i in wrong[:EXAMPLES])
-        problem = f"'{target.name}': {counted(len(wrong), 'row')} of probabilities not >= 0 with sum 1 ({examples})"
-        return _Column(hard.codes, None, (*hard.problems, problem))
+    problem = improbable(frame, target.columns)
+    if problem:
+        return _Column(hard.codes, None, (*hard.problems, f"'{target.name}': {problem}"))
     known = np.nan_to_num(values)
     codes = np.where(given, known.argmax(axis=1), hard.codes).astype(np.int32)
     blank = Labels(Task((target,)), codes[:, None]).probabilities(target.name)
     soft = np.where(given.reshape(-1, 1), known, blank).astype(np.float32)
     return _Column(codes, soft, hard.problems)
+
+
+def improbable(frame: pl.DataFrame, columns: Sequence[str]) -> str | None:
+    """What is wrong with columns of probabilities, naming rows; None if every row sums to 1 or is empty."""
+    values = np.stack([as_number(frame[name]).to_numpy().astype(np.float64) for name in columns], axis=1)
+    filled = np.stack([_filled(frame[name]).to_numpy() for name in columns], axis=1)
+    wrong = np.flatnonzero(filled.any(axis=1) & ~_sum_to_one(values))
+    if not len(wrong):
+        return None
+    examples = "; ".join(f"row {i}: {', '.join(f'{v:g}' for v in values[i][:8])}" for i in wrong[:EXAMPLES])
+    return f"{counted(len(wrong), 'row')} of probabilities not >= 0 with sum 1 ({examples})"
 
 
 def _sum_to_one(values: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:

@@ -17,9 +17,10 @@ from fivefold.pipeline.decide import figure, load_predictions
 from fivefold.pipeline.prepare import read_labelled, source_name
 from fivefold.pipeline.run import Run
 from fivefold.pipeline.store import read_json, writing
+from fivefold.recipe import Recipe
 from fivefold.report.content import ReportContent
 from fivefold.report.write import write_report
-from fivefold.task import IntArray
+from fivefold.task import IntArray, Task
 
 log = logging.getLogger("fivefold")
 
@@ -93,12 +94,24 @@ def facts(run: Run, rows: int) -> dict[str, str]:
         "Text": ", ".join(recipe.data.text),
         "Targets": f"{len(run.task.targets):,} ({run.task.width:,} logits)",
         "Folds": f"{folds.count} ({folds.method}), seed {recipe.seed}",
-        "Model": ", ".join(f"{key} {value}" for key, value in recipe.model.model_dump().items() if value is not None),
+        "Model": model_fact(recipe),
         "Class weights": recipe.objective.class_weights,
-        "Decision": f"thresholds {recipe.decision.thresholds}, calibration {recipe.decision.calibration}, "
-        f"tree {recipe.decision.tree}",
+        "Decision": decision_fact(recipe, run.task),
         "Versions": ", ".join(f"{name} {version}" for name, version in described["versions"].items()),
     }
+
+
+def model_fact(recipe: Recipe) -> str:
+    """The family and the settings that its solver reads."""
+    settings = recipe.model.model_dump(exclude=set(recipe.model.idle_keys))
+    return ", ".join(f"{key} {value}" for key, value in settings.items() if value is not None)
+
+
+def decision_fact(recipe: Recipe, task: Task) -> str:
+    """How scores become labels, as far as the task needs it."""
+    said = [f"thresholds {recipe.decision.thresholds}"] if task.binaries else []
+    said += [f"{recipe.decision.tree} tree"] if task.tree else []
+    return ", ".join([*said, f"calibration {recipe.decision.calibration}"])
 
 
 def remarks(run: Run, decisions: IntArray) -> tuple[str, ...]:

@@ -140,11 +140,15 @@ class LinearSettings(Settings):
     @model_validator(mode="after")
     def _nothing_idle(self) -> LinearSettings:
         """A key that the chosen solver doesn't read is a mistake, not a silent no-op."""
-        idle = ("C", "max_epochs", "tolerance", "prune") if self.solver == "boosting" else BOOSTING_KEYS
-        changed = [key for key in idle if getattr(self, key) != type(self).model_fields[key].default]
+        changed = [key for key in self.idle_keys if getattr(self, key) != type(self).model_fields[key].default]
         if changed:
             raise ValueError(f"solver '{self.solver}' doesn't use {', '.join(changed)}")
         return self
+
+    @property
+    def idle_keys(self) -> tuple[str, ...]:
+        """Keys that the chosen solver doesn't read."""
+        return ("C", "max_epochs", "tolerance", "prune") if self.solver == "boosting" else BOOSTING_KEYS
 
 
 ModelSettings = LinearSettings

@@ -51,7 +51,7 @@ def demo(shape: str, rows: int = 2000, seed: int = 0) -> pl.DataFrame:
     Raises
     ------
     DataError
-        If there is no such shape, or fewer than one row is asked for.
+        If there is no such shape, fewer than one row is asked for, or the seed is negative.
     """
     return _part(shape, rows, seed, "train")
 
@@ -89,9 +89,16 @@ def write_demo(shape: str, folder: Path, rows: int = 2000, seed: int = 0) -> dic
 def _part(shape: str, rows: int, seed: int, part: str) -> pl.DataFrame:
     """Rows of one part; no two parts share an id, a group or a draw."""
     if shape not in SHAPES:
-        raise DataError("There is no such demo data.", allowed=", ".join(SHAPES), got=shape)
-    if rows < 1:
-        raise DataError("Demo data needs at least one row.", allowed="1 or more", got=str(rows))
+        raise DataError(
+            "There is no such demo data.", allowed=", ".join(SHAPES), got=shape, next_step="name one of these"
+        )
+    if rows < 1 or seed < 0:
+        raise DataError(
+            "Demo data needs at least one row, and a seed that isn't negative.",
+            allowed="rows 1 or more, seed 0 or more",
+            got=f"rows {rows}, seed {seed}",
+            next_step="give other numbers",
+        )
     generator = np.random.default_rng([seed, PARTS.index(part)])
     table = pl.DataFrame(SHAPES[shape].draw(rows, generator))
     return table.insert_column(0, pl.Series("id", [f"{part}-{row}" for row in range(rows)]))

@@ -43,7 +43,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     parser.add_argument("--datasets", nargs="+", choices=DATASETS, default=DATASETS)
-    parser.add_argument("--repeat", type=int, default=3, help="runs of `ours` and `best`; `default` runs once")
+    parser.add_argument("--repeat", type=int, default=1, help="runs of `ours` and `best`; `default` runs once")
     parser.add_argument("--rung", choices=RUNGS, help=argparse.SUPPRESS)
     parser.add_argument("--probabilities", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()

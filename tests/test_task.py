@@ -26,6 +26,8 @@ def test_columns_follow_the_order_of_the_targets() -> None:
     [
         ((), {}, "no target"),
         ((Binary("x"), Binary("x")), {}, "named twice"),
+        ((Binary("id"), Binary("x")), {}, "named 'id', as a column that Fivefold writes"),
+        ((Binary("c=a"), Categorical("c", ("a", "b"))), {}, "two logits are named 'c=a'"),
         ((Categorical("c", ("a",)),), {}, "fewer than two"),
         ((Categorical("c", ("a", "a")),), {}, "names a class twice"),
         ((Binary("x"),), {"tree": Tree(("c",), ())}, "no categorical"),
@@ -78,3 +80,5 @@ def test_tree_is_learnt_from_complete_rows() -> None:
     task = Task((Categorical("a", ("x", "y")), Categorical("b", ("u", "v", "w"))))
     labels = Labels(task, np.array([[0, 0], [0, 0], [1, 2], [1, MISSING]], dtype=np.int32))
     assert learn_tree(("a", "b"), labels) == Tree(("a", "b"), ((0, 0), (1, 2)))
+    with pytest.raises(LabelError, match="a > b can't be learnt: no row has a class at every level"):
+        learn_tree(("a", "b"), labels.take(np.array([3])))

@@ -12,6 +12,7 @@ from fivefold.data.duplicates import _signatures, duplicate_groups, near_duplica
 from fivefold.data.implications import implications
 from fivefold.data.labels import learn_task
 from fivefold.data.load import read_table
+from fivefold.errors import DataError
 from fivefold.task import Binary, Task
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -103,6 +104,10 @@ def test_given_groups_silence_duplicates_within_them():
     assert "near_duplicates" not in _named(check(frame, text=["text"], group="group"))
     apart = frame.with_columns(group=pl.int_range(20))
     assert _named(check(apart, text=["text"], group="group"))["near_duplicates"].count == 20
+    nowhere = frame.with_columns(group=pl.lit(None, dtype=pl.String))
+    assert _named(check(nowhere, text=["text"], group="group"))["near_duplicates"].count == 20
+    with pytest.raises(DataError, match=r"'group' holds lists(?s:.*)List\(Int"):
+        check(frame.with_columns(pl.concat_list("group")), text=["text"], group="group")
 
 
 def test_several_text_columns_are_compared_together():

@@ -132,3 +132,5 @@ def test_mistakes_are_refused() -> None:
         demo("poems")
     with pytest.raises(DataError, match="at least one row"):
         demo("topics", 0)
+    with pytest.raises(DataError, match="isn't negative"):
+        demo("topics", 9, seed=-1)

@@ -5,7 +5,7 @@ import pytest
 
 from fivefold.data.infer import infer
 from fivefold.data.load import read_table
-from fivefold.errors import DataError
+from fivefold.errors import DataError, LabelError
 from fivefold.task import Swap
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -133,6 +133,33 @@ def test_probabilities_are_one_categorical():
     columns = {"mood=good": [0.2, 1.0], "mood=bad": [0.8, 0.0]}
     assert infer(_frame(**columns)).categoricals == ("mood",)
     assert infer(_frame(**columns), labels=list(columns)).categoricals == ("mood",)
+
+
+def test_columns_named_as_probabilities_that_hold_none():
+    for cells in ([0.2, -0.5], [0.2, 0.9]):
+        columns = {"mood=good": cells, "mood=bad": [0.8, 0.5]}
+        with pytest.raises(LabelError, match=r"(?s)'mood=good', 'mood=bad' are named as the probabilities.*row 1: "):
+            infer(_frame(**columns))
+    with pytest.raises(LabelError, match=r"row 1: -0\.5, 0\.5"):
+        infer(_frame(**{"mood=good": [0.2, -0.5], "mood=bad": [0.8, 0.5]}), labels=["mood=good", "mood=bad"])
+    # Both labels of a row: no probabilities, yet fine as binaries that the recipe names.
+    infer(_frame(**{"mood=good": [1, 0], "mood=bad": [1, 1]}), labels=["mood=good", "mood=bad"])
+
+
+@pytest.mark.parametrize("cells", [[1, 2, 3, 4, 5], ["1", "2", "3", "4", "5"], [1.0, 2.0, 5.0]])
+def test_few_whole_numbers_called_a_rating_are_classes(cells):
+    found = infer(_frame(Stars=cells))
+    assert found.categoricals == ("Stars",)
+    assert any("'Stars', a categorical" in sentence for sentence in found.sentences)
+    assert infer(_frame(label=["x", "y"], stars=cells)).unused == ("stars",)
+    assert infer(_frame(kind=["x", "y"], score=list(range(60)))).unused == ("score",)
+    assert infer(_frame(kind=["x", "y"], rating=[1.5, 2.25])).unused == ("rating",)
+
+
+def test_a_text_may_be_the_group_too():
+    found = infer(_frame(kind=["x", "y"], more=SENTENCES), text=["text", "more"], group="more")
+    assert (found.text, found.group, found.categoricals) == (("text", "more"), "more", ("kind",))
+    assert infer(_frame(kind=["x", "y"]), group="text", text=["text"]).group == "text"
 
 
 def test_free_text_without_a_conventional_name():

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
@@ -5,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fivefold.data.corpus import build_corpus
+from fivefold.data.files import READERS
 from fivefold.data.labels import labels_frame, learn_classes, learn_task, read_labels
 from fivefold.data.layout import Layout, join_lists, learn_layout, normalise, probability_frame, submission_frame
 from fivefold.errors import DataError, LabelError
@@ -155,6 +158,30 @@ def test_codes_survive_a_frame(rows, as_csv):
 NAMES = st.text("abc\"\\ é,[]'", min_size=1, max_size=4).filter(lambda name: name == name.strip())
 
 
+AWKWARD = st.text('a;| \n[]"\\é', min_size=1, max_size=4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(AWKWARD, min_size=2, max_size=4, unique=True), st.data())
+def test_lists_of_any_names_survive_csv(names, data):
+    layout = Layout("labels", tuple(sorted(names)), "list")
+    task = Task(tuple(Binary(name) for name in layout.classes))
+    row = st.lists(st.integers(0, 1), min_size=len(names), max_size=len(names))
+    codes = np.array(data.draw(st.lists(row, min_size=1, max_size=5).filter(lambda rows: any(map(any, rows)))))
+    frame = join_lists(submission_frame(layout, task, codes.astype(np.int32))).with_row_index("id")
+    back = READERS[".csv"](frame.write_csv().encode(), Path("submission.csv"))
+    np.testing.assert_array_equal(read_labels(normalise(back, layout), task).codes, codes)
+
+
+def test_flags_of_every_type_are_read_alike():
+    cells = {"text": ["1", "0", None], "whole": [1, 0, None], "truth": [True, False, None], "real": [1.0, 0.0, None]}
+    frame = pl.DataFrame({**cells, "small": pl.Series([1, 0, None], dtype=pl.UInt8), "odd": ["Yes", "no", None]})
+    labels = read_labels(frame, Task(tuple(Binary(name) for name in frame.columns)))
+    assert labels.codes.tolist() == [[1] * 6, [0] * 6, [-1] * 6]
+    with pytest.raises(LabelError, match=r"'whole': 1 cell not 0/1.*'7' \(1 time\); rows \[0\]"):
+        read_labels(pl.DataFrame({"whole": [7, 0]}), Task((Binary("whole"),)))
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.lists(NAMES, min_size=2, max_size=4, unique=True), st.data(), st.sampled_from(["list", "json", ";"]))
 def test_codes_survive_a_list(names, data, spelling):
@@ -198,9 +225,11 @@ def test_text_that_only_looks_like_turns():
     ("columns", "arguments", "words"),
     [
         ({"id": ["a", "a", "b"]}, {"id": "id"}, r"repeats 1 id, in 2 rows(?s:.*)'a'"),
-        ({"id": ["a", None, "b"]}, {"id": "id"}, r"1 empty cell(?s:.*)rows \[1\]"),
+        ({"id": ["a", None, "b"]}, {"id": "id"}, r"1 empty cell(?s:.*)rows \[1\](?s:.*)in data.extra too"),
         ({"w": [1.0, float("nan"), None]}, {"weight": "w"}, "2 cells without a weight"),
         ({"w": [1, -1, 1]}, {"weight": "w"}, r"\[-1\] in rows \[1\]"),
+        ({"w": [1.0, 1e39, 1.0]}, {"weight": "w"}, r"\[1e\+39\] in rows \[1\]"),
+        ({"w": [0, 0, 0]}, {"weight": "w"}, "0 in every row"),
         ({"w": [1, 1, 1]}, {"weight": "W"}, "did you mean 'w'"),
         ({"w": [1, 1, 1]}, {"id": "idd"}, "no column 'idd', wanted as id"),
         ({"parts": [{"a": 1}] * 3}, {"text": ["parts"]}, "can't be read as text"),

@@ -1,11 +1,16 @@
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
+from fivefold import task
 from fivefold.errors import RecipeError
-from fivefold.recipe import Recipe, build_recipe, dump_recipe, load_recipe
+from fivefold.recipe import Recipe, build_recipe, dump_recipe, load_recipe, settings
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
 
@@ -30,6 +35,9 @@ def test_five_mistakes_are_reported_together(tmp_path: Path) -> None:
     assert "Got 'linaer'" in text
 
 
+SWAP = {"fields": [["a", "b"]], "target": "w", "classes": {"a": "b"}}
+
+
 @pytest.mark.parametrize(
     ("plain", "message"),
     [
@@ -42,6 +50,30 @@ def test_five_mistakes_are_reported_together(tmp_path: Path) -> None:
         ({"model": {"trees": 10}}, "doesn't use trees"),
         ({"model": {"solver": "boosting", "C": 2}}, "doesn't use C"),
         ({"decision": {"thresholds": 1.5}}, "decision.thresholds: "),
+        ({"task": {"binary": ["a"], "categorical": ["a"]}}, r"task: \['a'\] named more than once"),
+        ({"task": {"binary": ["a"], "label_list": "a"}}, r"task: \['a'\] named more than once"),
+        ({"task": {"binary": ["fold", "b"]}}, r"can't be called \['fold'\]"),
+        ({"task": {"categorical": ["a"], "tree": ["a", "a"]}}, "tree names"),
+        ({"data": {"text": ["t", "y"]}, "task": {"binary": ["y"]}}, "data.text and task.binary both name 'y'"),
+        ({"data": {"fold": "y"}, "task": {"label_list": "y"}}, "data.fold and task.label_list both name 'y'"),
+        ({"task": {"swap": {"fields": [["a", "a"]], "target": "w", "classes": {"a": "b"}}}}, "more than once"),
+        ({"task": {"swap": {"fields": [["a", "b"], ["b", "c"]], "target": "w", "classes": {"a": "b"}}}}, "than once"),
+        (
+            {"data": {"text": ["a"]}, "task": {"categorical": ["w"], "swap": SWAP}},
+            r"task.swap.fields names \['b'\], which data.text doesn't",
+        ),
+        ({"model": {"C": float("inf")}}, "model.C: input should be a finite number"),
+        ({"model": {"C": 1e308}}, "model.C: input should be less than or equal to 1000000"),
+        ({"model": {"word_ngrams": [1, 1000]}}, "high <= 100"),
+        (
+            {"task": {"categorical": {"y": [True, False]}}},
+            r"y.0: should be text. Got True \(YAML .*: write it in quotes",
+        ),
+        ({"task": {"categorical": {"y": [1, 2]}}}, "Got 1: write it in quotes"),
+        ({"folds": 5}, "folds: should be a section, with keys such as count and method. Got 5"),
+        ({"task": {"swap": 5}}, "task.swap: should be a section, with keys such as fields and target. Got 5"),
+        ({"task": {"swap": {"field": [], **SWAP}}}, "task.swap.field: no such key; did you mean 'fields'"),
+        ({"task": {"categorical": 5}}, "should be a section with a line a name"),
     ],
 )
 def test_keys_that_contradict_each_other(plain: dict, message: str) -> None:
@@ -80,20 +112,40 @@ def test_a_file_that_is_no_recipe(tmp_path: Path, content: str) -> None:
         load_recipe(tmp_path / "r.yaml")
     with pytest.raises(RecipeError, match="no recipe at"):
         load_recipe(tmp_path / "missing.yaml")
+    with pytest.raises(RecipeError, match="can't be read"):
+        load_recipe(tmp_path)
 
 
-def test_every_key_says_what_it_means_or_is_named_plainly() -> None:
-    assert set(Recipe.model_fields) == {
-        "name",
-        "description",
-        "seed",
-        "data",
-        "task",
-        "folds",
-        "model",
-        "objective",
-        "decision",
-    }
+def test_a_text_may_be_the_group_too() -> None:
+    recipe = build_recipe({"data": {"text": ["title"], "group": "title"}, "task": {"categorical": ["kind"]}})
+    assert recipe.data.group == "title"
+
+
+def test_overrides_leave_the_mapping_as_it_was() -> None:
+    plain = {"task": {"categorical": ["w"], "swap": {**SWAP}}}
+    assert build_recipe(plain, ["task.swap.fields=[[c, d]]"]).task.swap.fields == [("c", "d")]
+    assert plain["task"]["swap"] == SWAP
+
+
+def test_names_of_our_own_columns_are_known_to_recipe_and_task() -> None:
+    assert settings.RESERVED == task.RESERVED
+
+
+def keys(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every key that holds a value, and those of the sections below."""
+    for name, info in section.model_fields.items():
+        kinds = (info.annotation, *get_args(info.annotation))
+        inner = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+        if inner is None or info.description:
+            yield prefix + name, info
+        if inner is not None:
+            yield from keys(inner, f"{prefix}{name}.")
+
+
+def test_every_key_says_what_it_means() -> None:
+    found = dict(keys(Recipe))
+    assert {"seed", "data.train", "task.swap", "task.swap.classes", "model.C", "decision.tree"} <= found.keys()
+    assert [key for key, info in found.items() if not info.description] == []
 
 
 def test_checking_a_recipe_imports_nothing_heavy(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def _id_findings(frame: pl.DataFrame, column: str | None) -> Iterator[Finding]:
 def _groups(frame: pl.DataFrame, column: str) -> list[int]:
     """Group numbers, (rows,)."""
     require_columns(frame, [column], "group")
-    return number_groups(frame[column].to_list()).tolist()
+    return list(number_groups(frame[column]))
 
 
 def _test_findings(

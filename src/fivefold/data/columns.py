@@ -30,7 +30,7 @@ def listing(names: Sequence[str]) -> str:
 def counted(number: int, noun: str) -> str:
     """A number and its noun: 1 row, 2 rows, 3 classes."""
     plural = noun + ("es" if noun.endswith("s") else "s")
-    return f"{number} {noun if number == 1 else plural}"
+    return f"{number:,} {noun if number == 1 else plural}"
 
 
 def require_columns(frame: pl.DataFrame, names: Sequence[str], role: str) -> None:
@@ -41,7 +41,8 @@ def require_columns(frame: pl.DataFrame, names: Sequence[str], role: str) -> Non
     DataError
         Naming every missing column with the nearest one that exists.
     """
-    missing = [name for name in names if name not in frame.columns]
+    present = frozenset(frame.columns)
+    missing = [name for name in names if name not in present]
     if not missing:
         return
     alike = {name: nearest(name, frame.columns) for name in missing}

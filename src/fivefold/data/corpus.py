@@ -42,7 +42,8 @@ def build_corpus(
     Raises
     ------
     DataError
-        If a column is missing, ids are missing or repeat, a weight is no number from 0 or is missing, or all weights are 0.
+        If a column is missing, ids are missing or repeat, a weight is missing or no number from 0,
+        or all weights are 0.
     LabelError
         If labels don't fit the task.
     """

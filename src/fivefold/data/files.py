@@ -46,7 +46,11 @@ def read_file(path: Path) -> pl.DataFrame:
         )
     frame = reader(_content(path), path)
     if frame.height == 0:
-        raise DataError(f"'{path}' has a header but no rows.", got=f"columns {listing(frame.columns)}")
+        raise DataError(
+            f"'{path}' has a header but no rows.",
+            got=f"columns {listing(frame.columns)}",
+            next_step="add rows, or name another file",
+        )
     return frame
 
 
@@ -250,7 +254,9 @@ def _read_parquet(data: bytes, path: Path) -> pl.DataFrame:
     try:
         return pl.read_parquet(io.BytesIO(data))
     except pl.exceptions.PolarsError as error:
-        raise DataError(f"'{path}' is no Parquet file, or it is damaged: {error}", next_step="write it again") from None
+        raise DataError(
+            f"'{path}' is no Parquet file, or it is damaged.", got=str(error), next_step="write or copy it again"
+        ) from None
 
 
 READERS: dict[str, Callable[[bytes, Path], pl.DataFrame]] = {

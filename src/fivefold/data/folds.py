@@ -49,7 +49,12 @@ class Folds:
 
     def __post_init__(self) -> None:
         if self.only is not None and not 0 <= self.only < self.count:
-            raise DataError("The fold to hold out isn't there.", allowed=f"0 to {self.count - 1}", got=str(self.only))
+            raise DataError(
+                "The fold to hold out isn't there.",
+                allowed=f"0 to {self.count - 1}",
+                got=str(self.only),
+                next_step="set folds.only to one of them",
+            )
 
     def __len__(self) -> int:
         return len(self.fold)
@@ -143,9 +148,16 @@ def load_folds(
     try:
         frame = pl.read_parquet(path)
     except pl.exceptions.PolarsError as error:
-        raise DataError(f"{path} can't be read as Parquet.", got=str(error)) from error
+        raise DataError(
+            f"{path} can't be read as Parquet.", got=str(error), next_step="copy it again, or split anew"
+        ) from error
     if not {"id", "fold"} <= set(frame.columns):
-        raise DataError(f"{path} is no file of folds.", allowed="columns id, fold", got=", ".join(frame.columns[:8]))
+        raise DataError(
+            f"{path} is no file of folds.",
+            allowed="columns id, fold",
+            got=", ".join(frame.columns[:8]),
+            next_step="name the folds.parquet of a finished run, or rename the columns",
+        )
     extra = np.zeros(len(ids), dtype=bool) if always_training is None else np.asarray(always_training, dtype=bool)
     names = [str(name) for name in ids]
     known = dict(zip(frame["id"].cast(pl.String).to_list(), frame["fold"].to_list(), strict=True))

@@ -13,7 +13,7 @@ import polars as pl
 from fivefold.errors import DataError, MissingExtraError
 
 FILE_ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet", ".gz")
-CHATTY = ("httpx", "huggingface_hub", "huggingface_hub.utils._http", "urllib3", "fsspec", "datasets.load")
+CHATTY = ("httpx", "huggingface_hub")
 PATTERN = "hf://owner/name/SPLIT, hf://owner/name/CONFIGURATION/SPLIT or hf://owner/name/path/to/file.csv"
 
 
@@ -30,13 +30,17 @@ def download(address: str) -> Any:
     parts = address.removeprefix("hf://").strip("/").split("/")
     is_file = parts[-1].endswith(FILE_ENDINGS)
     if len(parts) < 3 or (not is_file and len(parts) > 4):
-        raise DataError(f"'{address}' names no dataset's split or file.", allowed=PATTERN)
+        raise DataError(
+            f"'{address}' names no dataset's split or file.", allowed=PATTERN, next_step="add the split, such as /train"
+        )
     repository, rest = "/".join(parts[:2]), parts[2:]
     try:
+        # The library comes first: it sets its loggers' levels when it is imported.
+        library = _library("huggingface_hub" if is_file else "datasets")
         with _quiet():
             if is_file:
-                return _library("huggingface_hub").hf_hub_download(repository, "/".join(rest), repo_type="dataset")
-            return _library("datasets").load_dataset(repository, *rest[:-1], split=rest[-1])
+                return library.hf_hub_download(repository, "/".join(rest), repo_type="dataset")
+            return library.load_dataset(repository, *rest[:-1], split=rest[-1])
     except (OSError, ValueError, RuntimeError) as error:
         raise _unavailable(address, error) from error
 
@@ -53,6 +57,7 @@ def from_dataset(dataset: Any) -> pl.DataFrame:
         raise DataError(
             "A dictionary of splits was given instead of one table.",
             allowed=", ".join(f"dataset['{split}']" for split in dataset),
+            next_step="give one of these, or a list of them",
         )
     if not hasattr(dataset, "with_format") or not hasattr(dataset, "__len__"):
         raise DataError(
@@ -107,4 +112,9 @@ def _unavailable(address: str, error: Exception) -> DataError:
             next_step="download it where there is a network and give the recipe the file's path; "
             "or copy that machine's hub cache here and point HF_HOME to it",
         )
-    return DataError(f"'{address}' can't be loaded from the hub.", allowed=PATTERN, got=str(error))
+    return DataError(
+        f"'{address}' can't be loaded from the hub.",
+        allowed=PATTERN,
+        got=str(error),
+        next_step="check the address on the dataset's page",
+    )

@@ -86,7 +86,8 @@ def infer(
     Raises
     ------
     DataError
-        If a given column doesn't exist or can't be a label, or nothing can be text or label.
+        If a given column doesn't exist or can't be a label, nothing can be text or label, or columns
+        `name=class` hold no probabilities.
     """
     given = {"id": id, "group": group, "weight": weight, "fold": fold}
     named = {role: [name] for role, name in given.items() if name is not None}
@@ -117,7 +118,8 @@ def infer(
 
 
 def _tree(names: Sequence[str], frame: pl.DataFrame, roles: Roles) -> tuple[str, ...]:
-    links = parents(frame, [name for name in names if name in frame.columns])
+    present = frozenset(frame.columns)
+    links = parents(frame, [name for name in names if name in present])
     tree = longest_chain(links)
     steps = [link for link in links if (link.parent, link.child) in pairwise(tree)]
     if tree:

@@ -8,9 +8,14 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from fivefold.data.columns import as_number, listing
+from fivefold.data.labels import improbable
 from fivefold.data.profile import Profile
 from fivefold.data.roles import LABEL_NAMES, Roles
-from fivefold.errors import DataError
+from fivefold.errors import DataError, LabelError
+
+RATING_NAMES = ("rating", "score", "stars")
+GRADES = 10
+"""A rating of at most so many values is a class; more are a measurement."""
 
 WINNER_FLAGS = ("winner_model_a", "winner_model_b", "winner_tie")
 
@@ -38,21 +43,24 @@ def find_labels(roles: Roles, frame: pl.DataFrame) -> LabelColumns:
     named = [name for name in map(roles.named, LABEL_NAMES) if name]
     if named:
         return given_labels(named, roles, frame)
-    names = _candidates(roles)
+    names = _candidates(roles, frame)
     kinds = {name: roles.columns[name].kind for name in names}
     found = LabelColumns()
-    _take_soft([name for name in names if "=" in name and kinds[name] in ("number", "flag")], roles, frame, found)
+    soft = _by_target([name for name in names if "=" in name and _is_numeric(roles.columns[name], frame)])
+    for parts in soft.values():
+        _refuse_improbable(parts, frame)
+    _take_soft(soft, roles, frame, found)
     _take_flags([name for name in names if kinds[name] == "flag" and name in roles.free], roles, found)
     _take_lists([name for name in names if kinds[name] == "list"], roles, found)
     for name in names:
-        if kinds[name] == "names":
+        if kinds[name] == "names" or _is_rating(roles.columns[name], frame):
             _take_categorical(name, roles, frame, found)
     return found
 
 
-def _candidates(roles: Roles) -> list[str]:
+def _candidates(roles: Roles, frame: pl.DataFrame) -> list[str]:
     """Columns that could be labels; of these, what a table to predict has too is given and not asked for."""
-    names = roles.where(lambda c: c.kind in ("flag", "list", "names") or "=" in c.name)
+    names = roles.where(lambda c: c.kind in ("flag", "list", "names") or "=" in c.name or _is_rating(c, frame))
     asked = [name for name in names if name not in roles.test_columns]
     given = [name for name in names if name in roles.test_columns]
     if asked and given:
@@ -74,14 +82,19 @@ def given_labels(names: Sequence[str], roles: Roles, frame: pl.DataFrame) -> Lab
     if len(flags) == len(WINNER_FLAGS):
         found.winner, found.categoricals = flags, ["winner"]
         roles.take(flags, f"Labels: {listing(flags)} say who won; they become one target 'winner' of a, b, tie.")
-    soft = _take_soft([name for name in names if "=" in name], roles, frame, found)
-    rest = [name for name in names if name not in (*found.winner, *soft)]
+    by_target = _by_target([name for name in names if "=" in name])
+    for parts in by_target.values():
+        if not all(_is_binary(roles.columns[name], frame) or _is_whole(frame[name]) for name in parts):
+            _refuse_improbable(parts, frame)
+    soft = _take_soft(by_target, roles, frame, found)
+    rest = [name for name in names if name not in {*found.winner, *soft}]
     binaries = [name for name in rest if _is_binary(roles.columns[name], frame)]
     _take_flags(binaries, roles, found)
     lists = [name for name in rest if roles.columns[name].kind == "list"]
     _take_lists(lists, roles, found)
+    taken = {*binaries, *lists}
     for name in rest:
-        if name not in (*binaries, *lists):
+        if name not in taken:
             _take_categorical(name, roles, frame, found)
     return found
 
@@ -111,8 +124,24 @@ def _take_categorical(name: str, roles: Roles, frame: pl.DataFrame, found: Label
 def _unfit(column: Profile, frame: pl.DataFrame) -> str | None:
     """Why a column can't hold classes."""
     if column.kind == "number":
-        return None if bool((as_number(frame[column.name]) % 1 == 0).all()) else "numbers that aren't whole"
+        return None if _is_whole(frame[column.name]) else "numbers that aren't whole"
     return {"empty": "no filled cell", "constant": "one class only", "other": "objects or dates"}.get(column.kind)
+
+
+def _is_numeric(column: Profile, frame: pl.DataFrame) -> bool:
+    """Whether every filled cell is a number, be it the same in all rows."""
+    constant = column.kind == "constant" and not as_number(frame[column.name].drop_nulls()).has_nulls()
+    return constant or column.kind in ("number", "flag")
+
+
+def _is_whole(column: pl.Series) -> bool:
+    return bool((as_number(column) % 1 == 0).all())
+
+
+def _is_rating(column: Profile, frame: pl.DataFrame) -> bool:
+    """Few whole numbers under a name that says they are a grade."""
+    named = column.name.lower() in RATING_NAMES and column.kind == "number"
+    return named and 1 < column.distinct <= GRADES and _is_whole(frame[column.name])
 
 
 def _take_flags(names: list[str], roles: Roles, found: LabelColumns) -> None:
@@ -121,12 +150,30 @@ def _take_flags(names: list[str], roles: Roles, found: LabelColumns) -> None:
         found.binaries.extend(names)
 
 
-def _take_soft(names: list[str], roles: Roles, frame: pl.DataFrame, found: LabelColumns) -> list[str]:
+def _by_target(names: list[str]) -> dict[str, list[str]]:
+    """Target to its columns `target=class`, where there are several."""
+    parts: dict[str, list[str]] = {}
+    for name in names:
+        parts.setdefault(name.split("=")[0], []).append(name)
+    return {target: columns for target, columns in parts.items() if len(columns) > 1}
+
+
+def _refuse_improbable(columns: list[str], frame: pl.DataFrame) -> None:
+    problem = improbable(frame, columns)
+    if problem:
+        raise LabelError(
+            f"The columns {listing(columns)} are named as the probabilities of classes but hold none.",
+            allowed="numbers from 0, and a sum of 1 in each row that isn't empty",
+            got=problem,
+            next_step="mend these rows (counted from 0), or name other columns in the recipe's task section",
+        )
+
+
+def _take_soft(soft: dict[str, list[str]], roles: Roles, frame: pl.DataFrame, found: LabelColumns) -> list[str]:
     """Columns `name=class` that hold probabilities are one categorical; those taken."""
     taken: list[str] = []
-    for target in dict.fromkeys(name.split("=")[0] for name in names):
-        parts = [name for name in names if name.split("=")[0] == target]
-        if len(parts) > 1 and all(bool(as_number(frame[name]).is_between(0, 1).all()) for name in parts):
+    for target, parts in soft.items():
+        if all(bool(as_number(frame[name]).is_between(0, 1).all()) for name in parts):
             roles.take(parts, f"Label: '{target}', a categorical given as probabilities ({listing(parts)}).")
             found.categoricals.append(target)
             taken += parts

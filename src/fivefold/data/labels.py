@@ -157,10 +157,12 @@ def _absent(names: Sequence[str], frame: pl.DataFrame) -> LabelError:
 
 def _plain_flags(frame: pl.DataFrame, names: Sequence[str]) -> dict[str, _Column]:
     """The binaries whose cells are 0, 1 or missing and nothing else, read at once: most are, and there may be many."""
-    kinds = {name: frame.schema[name] for name in names}
-    text = [name for name, kind in kinds.items() if kind == pl.String]
-    whole = [name for name, kind in kinds.items() if kind.is_integer()]
+    kinds = frame.schema
+    text = [name for name in names if kinds[name] == pl.String]
+    whole = [name for name in names if kinds[name].is_integer()]
+    truth = [name for name in names if kinds[name] == pl.Boolean]
     codes = frame.select(
+        pl.col(truth).cast(pl.Int32).fill_null(MISSING),
         pl.col(text).replace_strict(["0", "1", None], [0, 1, MISSING], default=None, return_dtype=pl.Int32),
         pl.col(whole).replace_strict([0, 1, None], [0, 1, MISSING], default=None, return_dtype=pl.Int32),
     )

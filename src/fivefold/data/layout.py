@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -61,7 +62,12 @@ def learn_layout(frame: pl.DataFrame, *, label_list: str | None = None, winner: 
         If a column doesn't exist.
     """
     if winner and len(winner) != len(OUTCOMES):
-        raise LabelError("The winner is spread over the wrong number of columns.", allowed="a, b, tie", got=str(winner))
+        raise LabelError(
+            "The winner is spread over the wrong number of columns.",
+            allowed="three, for a, b and a tie",
+            got=listing(list(winner)),
+            next_step="name all three, or one column with the winner",
+        )
     require_columns(frame, list(winner), "the winner")
     if label_list is None:
         return Layout(winner=tuple(winner))
@@ -121,9 +127,19 @@ def probability_frame(layout: Layout, task: Task, probabilities: FloatArray) -> 
     return pl.DataFrame([pl.Series(names.get(c, c), probabilities[:, i]) for i, c in enumerate(task.columns)])
 
 
-def join_lists(frame: pl.DataFrame, separator: str = ";") -> pl.DataFrame:
-    """The table with its list columns as joined text, as CSV can't hold lists."""
-    return frame.with_columns(pl.col(pl.List(pl.String)).list.join(separator))
+def join_lists(frame: pl.DataFrame) -> pl.DataFrame:
+    """The table with its list columns as text, as CSV can't hold lists.
+
+    Labels are joined by semicolons; JSON lists where a label wouldn't survive that.
+    """
+    lists = [column for column in frame if column.dtype == pl.List(pl.String)]
+    return frame.with_columns(_packed(column, ";" if _joinable(column) else "json") for column in lists)
+
+
+def _joinable(listed: pl.Series) -> bool:
+    """Whether joined labels are read back as they are: none has a separator, space around it, or looks like JSON."""
+    labels = listed.explode().drop_nulls()
+    return not labels.str.contains(r"[;|]|^\s|\s$|^\[|^$").any()
 
 
 def _packed(listed: pl.Series, spelling: str) -> pl.Series:
@@ -131,14 +147,8 @@ def _packed(listed: pl.Series, spelling: str) -> pl.Series:
     if spelling == "list":
         return listed
     if spelling == "json":
-        quoted = listed.list.eval(pl.element().str.replace_all(r'(["\\])', r"\$1"))
-        return (
-            pl.select(
-                pl.when(quoted.list.len() == 0).then(pl.lit("[]")).otherwise('["' + quoted.list.join('", "') + '"]')
-            )
-            .to_series()
-            .alias(listed.name)
-        )
+        cells = [None if cell is None else json.dumps(cell, ensure_ascii=False) for cell in listed.to_list()]
+        return pl.Series(listed.name, cells, dtype=pl.String)
     return listed.list.join(spelling)
 
 

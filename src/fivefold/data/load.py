@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import polars as pl
 
-from fivefold.data.columns import as_text
+from fivefold.data.columns import as_text, listing
 from fivefold.data.files import read_file
 from fivefold.data.hub import download, from_dataset
 from fivefold.errors import DataError
@@ -67,13 +67,18 @@ def _from_object(table: Any) -> pl.DataFrame:
         "The source is no table.",
         allowed="a path, an hf:// id, a polars, pandas or pyarrow table, a datasets.Dataset, or a list of these",
         got=f"{type(table).__module__}.{type(table).__qualname__}",
+        next_step="turn it into one of these",
     )
 
 
 def _plain(frame: pl.DataFrame) -> pl.DataFrame:
     """Dictionary-coded columns as text."""
     if frame.height == 0:
-        raise DataError("The table has no rows.", got=f"columns {frame.columns}")
+        raise DataError(
+            "The table has no rows.",
+            got=f"columns {listing(frame.columns)}",
+            next_step="add rows, or name another table",
+        )
     return frame.with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String))
 
 

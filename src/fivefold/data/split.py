@@ -182,7 +182,12 @@ def _coarsest(labels: Labels) -> Target:
 def _method_used(method: str, labels: Labels | None, groups: IntArray | None) -> str:
     """The method that is meant, never "auto"."""
     if method not in METHODS:
-        raise DataError("The method of the folds isn't known.", allowed=", ".join(METHODS), got=method)
+        raise DataError(
+            "The method of the folds isn't known.",
+            allowed=", ".join(METHODS),
+            got=method,
+            next_step="set folds.method to one of them",
+        )
     if labels is None and method in ("stratified", "multilabel", "stratified_grouped"):
         raise DataError(f"The method {method} needs labels.", next_step="use plain, grouped or auto")
     if groups is None and method in ("grouped", "stratified_grouped"):
@@ -200,7 +205,12 @@ def _check_lengths(rows: int, labels: Labels | None, groups: IntArray | None, ex
     sizes = {"labels": labels, "groups": groups, "always_training": extra}
     wrong = [f"{name} of {len(part)} rows" for name, part in sizes.items() if part is not None and len(part) != rows]
     if wrong:
-        raise DataError("What folds are made from must be of the same rows.", allowed=f"{rows}", got="; ".join(wrong))
+        raise DataError(
+            "What folds are made from must be of the same rows.",
+            allowed=f"{rows}",
+            got="; ".join(wrong),
+            next_step="give one value a row",
+        )
 
 
 def _check_count(count: int, rows: int, groups: int | None) -> None:

@@ -100,7 +100,7 @@ class LinearClassifier:
             self.head = LinearHead(task, solver, C, max_epochs, tolerance, prune, seed, threads())
 
     def cost(self, train: Rows) -> Cost:
-        """From the length of the texts: n-grams are counted once, then each pass visits them for 16 logits at a time."""
+        """From the length of the texts: n-grams are counted once, each pass visits them for 16 logits at a time."""
         corpus = train.corpus
         characters = sum(len(text) for texts in corpus.fields.values() for text in texts)
         entries = characters * ENTRIES_PER_CHARACTER * len(train) / len(corpus)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy.typing as npt
 import polars as pl
 
+from fivefold.data.columns import counted
 from fivefold.data.compose import Corpus
 from fivefold.data.duplicates import near_duplicate_groups
 from fivefold.data.folds import Folds, given_folds, load_folds, save_folds
@@ -193,11 +194,11 @@ def announce(prepared: Prepared, folds: Folds, cost: Cost) -> None:
     """Say what is about to be fitted and what it will take."""
     task = prepared.task
     log.info(
-        "%s rows, %d targets (%s logits), %d folds (%s): about %s and %.1f GB",
-        f"{len(prepared.corpus):,}",
-        len(task.targets),
-        f"{task.width:,}",
-        len(folds.evaluated),
+        "%s, %s (%s), %s (%s): about %s and %.1f GB",
+        counted(len(prepared.corpus), "row"),
+        counted(len(task.targets), "target"),
+        counted(task.width, "logit"),
+        counted(len(folds.evaluated), "fold"),
         folds.method,
         duration(cost.seconds + EVALUATION_SECONDS + len(prepared.corpus) * task.width * EVALUATION_SECONDS_PER_LOGIT),
         cost.bytes / 1e9,

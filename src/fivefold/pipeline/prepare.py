@@ -231,7 +231,10 @@ def given_tree(settings: TaskSettings, task: Task) -> Tree:
         {label for path in settings.tree_paths for t, label in zip(levels, path, strict=True) if label not in t.classes}
     )
     if strange:
-        raise LabelError(f"tree_paths names classes that aren't there: {strange[:5]}.")
+        raise LabelError(
+            f"task.tree_paths names classes that aren't there: {strange[:5]}.",
+            next_step="correct them, or leave tree_paths out: paths are then those of the training rows",
+        )
     paths = {tuple(t.classes.index(c) for t, c in zip(levels, path, strict=True)) for path in settings.tree_paths}
     return Tree(tuple(settings.tree), tuple(sorted(paths)))
 

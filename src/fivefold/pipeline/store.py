@@ -69,19 +69,17 @@ class Store:
         path = self.folder / "run.json"
         if not path.is_file():
             raise RunError(f"{self.folder} is no run folder.", next_step="fivefold fit DATA --out RUN makes one")
-        try:
-            description: dict[str, Any] = json.loads(path.read_text("utf-8"))
-            written_as, versions = int(description["format"]), dict(description["versions"])
-        except (OSError, ValueError, KeyError, TypeError):
-            raise ArtefactError(f"{path} is damaged.", next_step="fit again into a new folder") from None
+        with reading(path):
+            description = dict(read_json(path))
+            written_as = int(description["format"])
         if written_as > FORMAT:
             raise ArtefactError(
                 f"{self.folder} was written by a newer Fivefold.",
                 allowed=f"format up to {FORMAT}",
-                got=f"format {written_as}, Fivefold {versions.get('fivefold', 'unknown')}",
+                got=f"format {written_as}",
                 next_step="pip install --upgrade fivefold",
             )
-        if not isinstance(description.get("fingerprint"), str):
+        if not (isinstance(description.get("fingerprint"), str) and isinstance(description.get("versions"), dict)):
             raise ArtefactError(f"{path} is damaged.", next_step="fit again into a new folder")
         return description
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -15,6 +16,13 @@ from fivefold.recipe.settings import Recipe
 
 INTERNAL_PARTS = ("function-", "constrained-", "literal[", "list[", "str", "float", "is-instance")
 """Parts of an error's location that name a Python type instead of a key."""
+
+PLAIN_WORDS = {
+    "dict_type": "should be a section with a line a name, such as {name: value}",
+    "list_type": "should be a list",
+    "missing": "is required",
+    "string_type": "should be text",
+}
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -29,10 +37,23 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         plain = yaml.safe_load(path.read_text("utf-8"))
     except FileNotFoundError:
         raise RecipeError(f"There is no recipe at {path}.", next_step="fivefold init DATA writes one") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not valid YAML.", got=str(error).replace("\n", " ")) from None
+    except OSError as error:
+        raise RecipeError(
+            f"{path} can't be read.", allowed="a YAML file", got=error.strerror, next_step="check the path"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
+        raise RecipeError(
+            f"{path} is not valid YAML.",
+            got=" ".join(str(error).split()),
+            next_step="mend that place; text with a colon, a bracket or a # needs quotes",
+        ) from None
     if not isinstance(plain, dict):
-        raise RecipeError(f"{path} is no recipe.", allowed="sections data, task, folds, model, …", got=repr(plain)[:60])
+        raise RecipeError(
+            f"{path} is no recipe.",
+            allowed="sections data, task, folds, model, …",
+            got=repr(plain)[:60],
+            next_step="fivefold init DATA writes one",
+        )
     return build_recipe(plain, overrides, str(path))
 
 
@@ -62,7 +83,7 @@ def dump_recipe(recipe: Recipe) -> str:
 
 
 def _merge(plain: Mapping[str, Any], overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    merged: dict[str, Any] = {key: dict(v) if isinstance(v, Mapping) else v for key, v in plain.items()}
+    merged: dict[str, Any] = deepcopy(dict(plain))
     problems: list[str] = []
     for key, values in _grouped(overrides, problems).items():
         *sections, last = key.split(".")
@@ -97,14 +118,33 @@ def _sentences(problems: Sequence[Any]) -> list[str]:
     got: dict[str, str] = {}
     for problem in problems:
         location = [part for part in map(str, problem["loc"]) if not part.startswith(INTERNAL_PARTS)]
-        key = ".".join(location) or "recipe"
+        key = ".".join(location)
         if problem["type"] == "extra_forbidden":
             wants[key] = [f"no such key{_suggestion(location)}"]
             continue
-        message = problem["msg"].removeprefix("Value error, ")
-        wants.setdefault(key, []).append(message[0].lower() + message[1:])
-        got[key] = "" if isinstance(problem["input"], dict) else f". Got {problem['input']!r}"
-    return [f"{key}: {', or '.join(want)}{got.get(key, '')}" for key, want in wants.items()]
+        wants.setdefault(key, []).append(_want(problem, location))
+        got[key] = _got(problem)
+    return [f"{key}{': ' if key else ''}{', or '.join(want)}{got.get(key, '')}" for key, want in wants.items()]
+
+
+def _want(problem: Any, location: Sequence[str]) -> str:
+    """What a key wants, in the house's words where pydantic speaks of Python."""
+    if problem["type"] == "model_type":
+        return f"should be a section, with keys such as {' and '.join(list(_keys_at(location))[:2])}"
+    if problem["type"] in PLAIN_WORDS:
+        return PLAIN_WORDS[problem["type"]]
+    message: str = problem["msg"].removeprefix("Value error, ")
+    return message[0].lower() + message[1:]
+
+
+def _got(problem: Any) -> str:
+    value = problem["input"]
+    if isinstance(value, BaseModel) or (isinstance(value, dict) and problem["type"] != "string_type"):
+        return ""
+    if problem["type"] != "string_type" or isinstance(value, list | dict | None):
+        return f". Got {value!r}"
+    why = " (YAML takes yes, no, on and off for true and false)" if isinstance(value, bool) else ""
+    return f". Got {value!r}{why}: write it in quotes"
 
 
 def _suggestion(location: Sequence[str]) -> str:
@@ -116,8 +156,10 @@ def _suggestion(location: Sequence[str]) -> str:
 def _keys_at(location: Sequence[str]) -> Iterator[str]:
     section: type[BaseModel] = Recipe
     for part in location:
-        inner = section.model_fields[part].annotation
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+        annotation = section.model_fields[part].annotation
+        kinds = (annotation, *get_args(annotation))
+        inner = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+        if inner is None:
             return
         section = inner
     yield from section.model_fields

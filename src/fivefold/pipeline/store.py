@@ -69,9 +69,12 @@ class Store:
         path = self.folder / "run.json"
         if not path.is_file():
             raise RunError(f"{self.folder} is no run folder.", next_step="fivefold fit DATA --out RUN makes one")
-        with reading(path):
-            description = dict(read_json(path))
+        damaged = ArtefactError(f"{path} is damaged.", next_step="fit again into a new folder")
+        try:
+            description = dict(json.loads(path.read_text("utf-8")))
             written_as = int(description["format"])
+        except (OSError, ValueError, KeyError, TypeError):
+            raise damaged from None
         if written_as > FORMAT:
             raise ArtefactError(
                 f"{self.folder} was written by a newer Fivefold.",
@@ -80,7 +83,7 @@ class Store:
                 next_step="pip install --upgrade fivefold",
             )
         if not (isinstance(description.get("fingerprint"), str) and isinstance(description.get("versions"), dict)):
-            raise ArtefactError(f"{path} is damaged.", next_step="fit again into a new folder")
+            raise damaged
         return description
 
     @contextmanager

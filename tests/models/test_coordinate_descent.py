@@ -12,8 +12,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
 from fivefold.errors import DataError
-from fivefold.models.coordinate_descent import LinearSettings, balanced_class_weights, fit_linear, fit_linear_blocks
+from fivefold.models.coordinate_descent import LinearSettings, fit_linear
 from fivefold.models.linear_scores import prune_weights, score_rows, score_rows_pruned
+from fivefold.objectives.weights import balanced_weights
+from fivefold.task import Binary, Labels, Task
 
 ROWS, FEATURES, LABELS = 120, 40, 19
 EXACT = LinearSettings(tolerance=1e-5, max_epochs=2000)
@@ -113,16 +115,12 @@ def test_unknown_rows_teach_softmax_nothing(features, targets):
 
 
 def test_balanced_class_weights_equal_scikit_learns(features, targets):
-    weights = balanced_class_weights(targets)
+    task = Task(tuple(Binary(str(label)) for label in range(LABELS)))
+    weights = balanced_weights(Labels(task, targets.astype(np.int32)))
     ours = fit_linear(features, targets, EXACT, class_weights=weights)
     peer = LogisticRegression(solver="liblinear", tol=1e-8, max_iter=5000, class_weight="balanced")
     peer.fit(csr_matrix(features), targets[:, 18])
     np.testing.assert_allclose(ours.weights[:, 18], peer.coef_[0], atol=5e-3)
-
-
-def test_balanced_class_weights_by_hand():
-    weights = balanced_class_weights([[1.0], [0.0], [0.0], [np.nan], [0.0]], cap=1.5)
-    np.testing.assert_allclose(weights, [[4 / 6, 1.5]])
 
 
 @settings(max_examples=15, deadline=None)
@@ -138,13 +136,6 @@ def test_the_seed_reaches_the_order_of_rows(features, targets):
     fits = [fit_linear(features, targets, LinearSettings(seed=seed, max_epochs=1)).weights for seed in (0, 0, 1)]
     np.testing.assert_array_equal(fits[0], fits[1])
     assert np.abs(fits[0] - fits[2]).max() > 0
-
-
-def test_blocks_give_the_weights_of_one_fit(features, targets):
-    whole = fit_linear(features, targets, EXACT)
-    blocks = fit_linear_blocks(features, lambda part: targets[:, part], LABELS, EXACT, block=8)
-    joined = np.concatenate([fitted.weights for _, fitted in blocks], 1)
-    np.testing.assert_allclose(joined, whole.weights, atol=2e-3)
 
 
 @settings(max_examples=25, deadline=None)

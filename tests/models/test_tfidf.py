@@ -8,8 +8,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.pipeline import FeatureUnion
 
 from fivefold.errors import DataError
-from fivefold.models.ngrams import NGrams, count_ngrams, hash_ngram
-from fivefold.models.tfidf import Tfidf, TfidfSettings, fit_tfidf, transform, transform_texts
+from fivefold.models.ngrams import NGrams, count_known_ngrams, count_ngrams, hash_ngram
+from fivefold.models.tfidf import Tfidf, TfidfSettings, fit_tfidf, transform
 
 BLOCKS = (NGrams("words", 1, 2), NGrams("char_wb", 2, 4))
 TEXTS = [
@@ -97,7 +97,8 @@ def test_new_texts_get_the_numbers_of_known_ones_also_after_storing():
     tfidf = fit_tfidf([counts], range(4), TfidfSettings())
     stored = Tfidf.from_state(tfidf.state())
     known = transform(tfidf, counts, [4, 5])
-    np.testing.assert_array_equal(transform_texts(stored, TEXTS[4:], BLOCKS, threads=2).toarray(), known.toarray())
+    counted = count_known_ngrams(TEXTS[4:], BLOCKS, stored.vocabularies, threads=2)
+    np.testing.assert_array_equal(transform(stored, counted, [0, 1]).toarray(), known.toarray())
 
 
 def test_several_fields_are_several_documents():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -76,27 +76,6 @@ class LinearWeights:
     epochs: int
 
 
-def balanced_class_weights(targets: npt.ArrayLike, *, cap: float = np.inf) -> Floats:
-    """Weights that give positives and negatives of a label equal sums: ``known / (2 * count)``, at most ``cap``.
-
-    Parameters
-    ----------
-    targets : array, shape (rows, labels)
-        Labels in [0, 1]; NaN where unknown.
-
-    Returns
-    -------
-    array of float32, shape (labels, 2)
-        Weights of a negative and of a positive row.
-    """
-    targets = np.asarray(targets, np.float32)
-    known = np.isfinite(targets).sum(0)
-    positives = np.nansum(targets, 0)
-    counts = np.stack([known - positives, positives], 1)
-    weights: Floats = np.minimum(known[:, None] / np.maximum(2 * counts, 1), cap).astype(np.float32)
-    return weights
-
-
 def fit_linear(
     features: csr_array,
     targets: npt.ArrayLike,
@@ -142,27 +121,6 @@ def fit_linear(
     with ThreadPoolExecutor(threads) as pool:
         epochs = max(pool.map(solve, groups), default=0)
     return LinearWeights(weights, bias, epochs)
-
-
-def fit_linear_blocks(
-    features: csr_array,
-    targets_of: Callable[[slice], npt.ArrayLike],
-    labels: int,
-    settings: LinearSettings,
-    *,
-    block: int = 256,
-    threads: int = 1,
-) -> Iterator[tuple[slice, LinearWeights]]:
-    """Fit thousands of labels, holding the weights and targets of ``block`` labels at a time.
-
-    Parameters
-    ----------
-    targets_of
-        Gives the targets ``(rows, labels of the block)`` of a slice of labels.
-    """
-    for start in range(0, labels, block):
-        part = slice(start, min(start + block, labels))
-        yield part, fit_linear(features, targets_of(part), settings, threads=threads)
 
 
 def _checked(features: csr_array, targets: npt.ArrayLike) -> Floats:

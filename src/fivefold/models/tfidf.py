@@ -12,7 +12,7 @@ from scipy.sparse import csr_array
 
 from fivefold.errors import DataError
 from fivefold.models.ngram_table import columns_of, fill_table
-from fivefold.models.ngrams import Counts, NGrams, count_known_ngrams
+from fivefold.models.ngrams import Counts
 from fivefold.models.sparse_rows import add_occurrences, build_rows, row_starts, weigh
 
 
@@ -119,12 +119,6 @@ def transform(tfidf: Tfidf, counts: Counts, rows: npt.ArrayLike) -> csr_array:
         tfidf.idf, tfidf.sublinear, edges, indptr, indices, data,
     )  # fmt: skip
     return build_rows(data, indices, indptr, len(tfidf.idf))
-
-
-def transform_texts(tfidf: Tfidf, texts: Sequence[str], blocks: Sequence[NGrams], *, threads: int = 1) -> csr_array:
-    """Count and weigh new texts; `transform` of the same texts among known counts gives the same numbers."""
-    counts = count_known_ngrams(texts, blocks, tfidf.vocabularies, threads=threads)
-    return transform(tfidf, counts, np.arange(len(texts)))
 
 
 def _kept(

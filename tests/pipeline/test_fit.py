@@ -32,7 +32,15 @@ def bytes_of_scores(folder: Path) -> dict[str, bytes]:
 
 def test_a_run_folder_is_complete_by_itself(tweets_run: Run) -> None:
     folder = tweets_run.folder
-    for name in ("run.json", "recipe.yaml", "report.html", "README.md", "decision/rule.json", "scores/oof.parquet"):
+    for name in (
+        "run.json",
+        "recipe.yaml",
+        "report.html",
+        "README.md",
+        "decision/rule.json",
+        "scores/oof.parquet",
+        "data/check.json",
+    ):
         assert (folder / name).is_file(), name
     suffixes = {path.suffix for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
     assert suffixes <= {".json", ".yaml", ".parquet", ".safetensors", ".csv", ".html", ".md", ".png", ".svg"}
@@ -111,6 +119,15 @@ def test_extra_rows_are_trained_on_and_never_scored(tweets: pl.DataFrame, tmp_pa
     assert len(run.out_of_fold.scores) == tweets.height
     figures = json.loads((run.folder / "folds/0/history.json").read_text())
     assert figures["rows"] == tweets.height - (run.out_of_fold.folds == 0).sum() + 40
+
+
+def test_a_run_without_a_folder_is_named_after_its_recipe(
+    tweets: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = fit(QUICK | {"name": "a/b: c"}, tweets.head(90))
+    assert run.folder == Path("runs/a-b-c")
+    assert run.store.has("decision")
 
 
 def test_hold_out_fits_one_fold(tweets: pl.DataFrame, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from fivefold.models.base import Classifier, Cost
 from fivefold.models.families import maker
 from fivefold.pipeline.decide import decide
 from fivefold.pipeline.folds import fit_folds, gather, total_cost, write_json
+from fivefold.pipeline.inspect import check_frame
 from fivefold.pipeline.predict import FORMS, predict_frame
 from fivefold.pipeline.prepare import Prepared, prepare, source_name
 from fivefold.pipeline.publish import excerpts, publish
@@ -40,7 +42,7 @@ def fit(
     recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
     data: Any = None,
     *,
-    out: str | Path,
+    out: str | Path | None = None,
     test: Any = None,
     overwrite: bool = False,
 ) -> Run:
@@ -55,7 +57,8 @@ def fit(
     data, test
         A path, a polars, pandas, Arrow or datasets table, used instead of the recipe's data.train and data.test.
     out
-        The run's folder. A run that was killed continues there; a finished one is returned as it is.
+        The run's folder; None: runs/ and the recipe's name. A run that was killed continues there; a finished one
+        is returned as it is.
     overwrite
         Delete the run in `out` first.
 
@@ -64,7 +67,8 @@ def fit(
     FivefoldError
         If recipe, data or folder can't be used; the message says what to do.
     """
-    run, prepared = _fit(recipe, data, Path(out), test, overwrite)
+    asked = as_recipe(recipe)
+    run, prepared = _fit(asked, data, default_folder(asked) if out is None else Path(out), test, overwrite)
     if not (run.folder / "report.html").exists():
         publish(run.folder, excerpts(prepared.corpus))
     return run
@@ -79,13 +83,20 @@ def fit_unpublished(
     overwrite: bool = False,
 ) -> Run:
     """`fit` without drawing a report, which takes longer than a small fit."""
-    return _fit(recipe, data, Path(out), test, overwrite)[0]
+    return _fit(as_recipe(recipe), data, Path(out), test, overwrite)[0]
 
 
-def _fit(recipe: Any, data: Any, out: Path, test: Any, overwrite: bool) -> tuple[Run, Prepared]:
-    store, asked = Store(out), as_recipe(recipe)
-    log.info("Reading %s", source_name(data if data is not None else asked.data.train))
-    prepared = prepare(asked, data, test)
+def default_folder(recipe: Recipe) -> Path:
+    """Where a run goes that no folder was named for."""
+    return Path("runs") / (re.sub(r"[^\w.-]+", "-", recipe.name).strip(".-") or "fivefold")
+
+
+def _fit(recipe: Recipe, data: Any, out: Path, test: Any, overwrite: bool) -> tuple[Run, Prepared]:
+    store = Store(out)
+    source = recipe.data.train if data is None else data
+    if source is not None:
+        log.info("Reading %s", source_name(source))
+    prepared = prepare(recipe, data, test)
     with store.held():
         if overwrite:
             store.clear()
@@ -137,6 +148,8 @@ def describe_data(store: Store, prepared: Prepared) -> Folds:
         write_json(folder / "task.json", prepared.task.to_json())
         write_json(folder / "layout.json", prepared.layout.to_json())
         save_folds(folder / "folds.parquet", ids, folds)
+        found = check_frame(prepared.recipe, prepared.task, prepared.frame, prepared.test)
+        write_json(folder / "check.json", found.to_json())
         rows = label_cells(labels_of(prepared.corpus)).insert_column(0, pl.Series("id", ids.tolist(), dtype=pl.String))
         if prepared.groups is not None:
             rows = rows.with_columns(pl.Series(GROUP, prepared.groups))

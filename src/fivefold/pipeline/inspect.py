@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 
+import polars as pl
+
 from fivefold.data.check import check
 from fivefold.data.findings import CheckReport
 from fivefold.data.layout import normalise
 from fivefold.pipeline.prepare import MARK, complete, layout_of, read_labelled, read_optional, task_of
 from fivefold.recipe import Recipe
+from fivefold.task import Task
 
 log = logging.getLogger("fivefold")
 
@@ -28,14 +31,19 @@ def check_data(recipe: Recipe) -> CheckReport:
         log.info("  %s", sentence)
     layout = layout_of(whole, raw)
     frame = normalise(raw.drop(MARK), layout)
+    return check_frame(whole, task_of(whole.task, layout, frame), frame, test)
+
+
+def check_frame(recipe: Recipe, task: Task, frame: pl.DataFrame, test: pl.DataFrame | None) -> CheckReport:
+    """The findings of a labelled table with one column a target, and of the table to predict beside it."""
     return check(
         frame,
-        text=whole.data.text,
-        task=task_of(whole.task, layout, frame),
-        id=whole.data.id,
-        group=whole.data.group,
+        text=recipe.data.text,
+        task=task,
+        id=recipe.data.id,
+        group=recipe.data.group,
         test_frame=test,
-        folds=whole.folds.count,
-        threshold=whole.folds.near_duplicates or 0.8,
-        seed=whole.seed,
+        folds=recipe.folds.count,
+        threshold=recipe.folds.near_duplicates or 0.8,
+        seed=recipe.seed,
     )

@@ -115,12 +115,13 @@ def decision_fact(recipe: Recipe, task: Task) -> str:
 
 
 def remarks(run: Run, decisions: IntArray) -> tuple[str, ...]:
-    """What a reader must know before trusting the figures."""
+    """What a reader must know before trusting the figures: of the folds, the data, and labels never predicted."""
+    found = read_json(run.store.path("data") / "check.json")["findings"]
+    of_data = [finding["message"] for finding in found if finding["severity"] == "warning"]
     silent = never_predicted(decisions, run.out_of_fold.labels)
-    if not silent:
-        return run.folds.sentences
     named = ", ".join(silent[:8]) + (f" and {len(silent) - 8} more" if len(silent) > 8 else "")
-    return (*run.folds.sentences, f"Labels that occur but were never predicted: {named}.")
+    of_labels = [f"Labels that occur but were never predicted: {named}."] if silent else []
+    return (*run.folds.sentences, *of_data, *of_labels)
 
 
 def training_texts(run: Run) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
     RUN/run.json            format, versions, seed, what it was made from
     RUN/recipe.yaml         the recipe with every default written out
-    RUN/data/               task, columns, labels and folds of the rows, data check
+    RUN/data/               task, labels and folds of the rows, data check
     RUN/folds/K/            model of fold K and its scores of the held-out rows
     RUN/scores/             out-of-fold scores of all rows
     RUN/decision/           decision rule and metrics

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import polars as pl
@@ -167,15 +166,13 @@ def test_predictions_with_an_unknown_ending(run: Path, files: dict[str, Path], c
     assert ".parquet" in capsys.readouterr().err
 
 
-def test_help_is_quick() -> None:
-    start = time.process_time_ns()
+def test_help_imports_nothing_heavy() -> None:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "fivefold.cli", "--help"], capture_output=True, text=True, check=True
     )
     assert "init" in done.stdout
     for heavy in ("numpy", "polars", "sklearn", "numba", "pydantic"):
         assert f" {heavy}\n" not in done.stderr
-    assert start
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, run: Path) -> None:

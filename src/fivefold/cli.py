@@ -7,13 +7,15 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from fivefold import __version__
 from fivefold.errors import FivefoldError
 
 if TYPE_CHECKING:
     from fivefold.recipe import Recipe
+
+    Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 RECIPE_ENDINGS = {".yaml", ".yml"}
 
@@ -61,6 +63,14 @@ def _parser() -> argparse.ArgumentParser:
         help="change the recipe, such as model.C=2; a key set twice collects a list",
     )
 
+    _add_data_verbs(verbs, source, changes)
+    _add_run_verbs(verbs)
+    _add_demo(verbs)
+    return parser
+
+
+def _add_data_verbs(verbs: Verbs, source: argparse.ArgumentParser, changes: argparse.ArgumentParser) -> None:
+    """What starts from a recipe or a data file."""
     init = verbs.add_parser("init", parents=[changes], help="write the recipe inferred from a data file")
     init.add_argument("data", metavar="DATA", help="a labelled file, hf://id or demo://shape")
     init.add_argument("--out", type=Path, metavar="FILE", help="write the recipe here instead of printing it")
@@ -75,6 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--overwrite", action="store_true", help="delete the run that is there first")
     fit.set_defaults(command=_fit)
 
+
+def _add_run_verbs(verbs: Verbs) -> None:
+    """What starts from a run."""
     predict = verbs.add_parser("predict", help="predict a file with a finished run")
     predict.add_argument("run", type=Path, metavar="RUN", help="the folder of a finished fit")
     predict.add_argument("data", metavar="DATA", help="rows with the text columns that were trained on")
@@ -100,6 +113,8 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("run", type=Path, metavar="RUN", help="the folder of a finished fit")
     report.set_defaults(command=_report)
 
+
+def _add_demo(verbs: Verbs) -> None:
     demo = verbs.add_parser("demo", help="make look-alike data of a published contest and fit it")
     demo.add_argument("shape", nargs="?", choices=SHAPES, default="tweets", help="default: tweets")
     demo.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="FOLDER", help="default: runs/demo")
@@ -107,7 +122,6 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=_natural, default=0, help="of the data, default: 0")
     demo.add_argument("--data-only", action="store_true", help="write the files and stop")
     demo.set_defaults(command=_demo)
-    return parser
 
 
 def _natural(text: str) -> int:

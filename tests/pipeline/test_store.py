@@ -63,6 +63,14 @@ def test_another_fingerprint_is_refused_and_the_same_continues(tmp_path: Path) -
         begun(tmp_path / "run", "g")
 
 
+def test_what_is_left_of_a_run_is_not_mixed_with_another(tmp_path: Path) -> None:
+    store = begun(tmp_path / "run")
+    with store.stage("folds/0"):
+        pass
+    with pytest.raises(RunError, match="another recipe or other data"):
+        begun(tmp_path / "run", "g")
+
+
 def test_a_half_done_run_is_not_continued_by_other_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = begun(tmp_path / "run")
     with store.stage("data"):

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from fivefold.task import FloatArray, Labels, Swap
+from fivefold.task import FloatArray, Labels
 
 Built = TypeVar("Built")
 
@@ -97,9 +97,3 @@ class Rows:
     def take(self, positions: npt.NDArray[Any]) -> Rows:
         """The rows at `positions` of this view."""
         return Rows(self.corpus, self.index[positions])
-
-
-def swapped_fields(fields: Mapping[str, Sequence[str]], swap: Swap | None) -> dict[str, Sequence[str]]:
-    """The fields with those that trade places exchanged."""
-    exchange = {a: b for pair in (swap.fields if swap else ()) for a, b in (pair, pair[::-1])}
-    return {name: fields[exchange.get(name, name)] for name in fields}

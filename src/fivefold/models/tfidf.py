@@ -24,8 +24,6 @@ class TfidfSettings:
     ----------
     min_df
         Fewest training texts of the fold that hold a kept feature.
-    max_df
-        Largest share of them.
     max_features
         Most features of a block, those with the most occurrences; None keeps all.
     sublinear
@@ -33,7 +31,6 @@ class TfidfSettings:
     """
 
     min_df: int = 2
-    max_df: float = 1.0
     max_features: int | None = None
     sublinear: bool = True
 
@@ -124,7 +121,7 @@ def transform(tfidf: Tfidf, counts: Counts, rows: npt.ArrayLike) -> csr_array:
 def _kept(
     counts: Counts, documents: npt.NDArray[np.int64], total: npt.NDArray[np.int64], size: int, settings: TfidfSettings
 ) -> npt.NDArray[np.bool_]:
-    kept = (documents >= settings.min_df) & (documents <= settings.max_df * size)
+    kept = documents >= settings.min_df
     start = 0
     for hashes in counts.vocabularies:
         block = slice(start, start + len(hashes))
@@ -132,10 +129,10 @@ def _kept(
         start = block.stop
     if not kept.any():
         raise DataError(
-            "no n-gram is left",
-            allowed=f"held by {settings.min_df} texts or more, and by at most {settings.max_df:.0%} of them",
+            "No n-gram is left to learn from.",
+            allowed=f"held by {settings.min_df} texts or more",
             got=f"{size} training texts",
-            next_step="lower min_df or raise max_df",
+            next_step="lower model.min_df, or bring more text",
         )
     return kept
 

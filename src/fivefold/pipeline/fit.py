@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,17 @@ from fivefold.data.folds import Folds, given_folds, load_folds, save_folds
 from fivefold.data.groups import merge_groups
 from fivefold.data.labels import labels_frame
 from fivefold.data.split import split
-from fivefold.models.base import Classifier, Cost
-from fivefold.models.families import maker
+from fivefold.models.base import Cost
 from fivefold.pipeline.decide import decide
 from fivefold.pipeline.folds import fit_folds, gather, total_cost, write_json
 from fivefold.pipeline.inspect import check_frame
 from fivefold.pipeline.predict import FORMS, predict_frame
 from fivefold.pipeline.prepare import Prepared, prepare, source_name
 from fivefold.pipeline.publish import excerpts, publish
-from fivefold.pipeline.run import GROUP, Run
+from fivefold.pipeline.run import GROUP, Run, classifier_maker
 from fivefold.pipeline.store import Store
 from fivefold.recipe import Recipe, build_recipe, dump_recipe, load_recipe
-from fivefold.task import Binary, Labels, Task
+from fivefold.task import Binary, Labels
 
 log = logging.getLogger("fivefold")
 
@@ -128,12 +127,6 @@ def run_stages(store: Store, prepared: Prepared) -> None:
         decide(store, Run.open(store.folder).out_of_fold, prepared.recipe.decision, prepared.recipe.seed)
     if prepared.test is not None and not store.has("predictions"):
         predict_test(store, prepared.test)
-
-
-def classifier_maker(recipe: Recipe, task: Task) -> Callable[[], Classifier]:
-    """Makes the recipe's classifier, unfitted."""
-    settings = recipe.model.model_dump(exclude={"family"}) | recipe.objective.model_dump()
-    return maker(task, recipe.model.family, recipe.seed, settings)
 
 
 def describe_data(store: Store, prepared: Prepared) -> Folds:

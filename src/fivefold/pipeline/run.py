@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -103,8 +103,7 @@ class Run:
     @cached_property
     def models(self) -> tuple[Classifier, ...]:
         """One model a fold."""
-        settings = self.recipe.model.model_dump(exclude={"family"}) | self.recipe.objective.model_dump()
-        make = maker(self.task, self.recipe.model.family, self.recipe.seed, settings)
+        make = classifier_maker(self.recipe, self.task)
         return tuple(self._model(make(), f"folds/{fold}") for fold in self.folds.evaluated)
 
     def _model(self, model: Classifier, stage: str) -> Classifier:
@@ -175,6 +174,12 @@ class Run:
         probabilities = scores.probabilities()
         columns = [pl.Series(name, probabilities[:, i]) for i, name in enumerate(self.task.columns)]
         return with_ids(scores, pl.DataFrame(columns))
+
+
+def classifier_maker(recipe: Recipe, task: Task) -> Callable[[], Classifier]:
+    """Makes the recipe's classifier, unfitted."""
+    settings = recipe.model.model_dump(exclude={"family"}) | recipe.objective.model_dump()
+    return maker(task, recipe.model.family, recipe.seed, settings)
 
 
 def load(folder: str | Path) -> Run:

@@ -39,6 +39,9 @@ FORMAT = 1
 
 MANIFEST = "manifest.json"
 
+STAGES = ("data", "folds", "scores", "decision", "predictions")
+"""Folders that belong to one fingerprint; even one of them left over is never continued by another."""
+
 LOCK = ".lock"
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -117,7 +120,7 @@ class Store:
         RunError
             If the folder holds something else.
         """
-        if self.has("data"):
+        if any((self.folder / stage).exists() for stage in STAGES):
             self._check_same(fingerprint)
             return
         if (self.folder / "run.json").exists():

@@ -111,7 +111,7 @@ def sign(stage: Path) -> None:
         ("d.csv", table("text,label,fold", lambda i: f"{'ab'[i % 2]},0"), [], "at least two folds"),
         ("d.csv", table("text,label,group", lambda i: f"{'ab'[i % 2]},g"), [], "fewer groups"),
         ("d.csv", GOOD, ["folds.count=99"], "at most 24 folds"),
-        ("d.csv", "text,label\n" + ",a\n,b\n" * 9, ["data.text=[text]"], "no n-gram is left"),
+        ("d.csv", "text,label\n" + ",a\n,b\n" * 9, ["data.text=[text]"], "No n-gram is left"),
         *(
             (
                 "d.csv",

@@ -201,8 +201,8 @@ def test_missing_texts_are_empty_ones(fitted: FivefoldClassifier) -> None:
         ([*TEXTS[:-1], 5], CLASSES, "must hold texts. Got int"),
         ([*TEXTS[:-1], b"bytes"], CLASSES, "must hold texts. Got bytes"),
         (TEXTS[:1], CLASSES[:1], "only one class"),
-        (TEXTS[:2], CLASSES[:2], "no n-gram|fewer"),
-        (["", " "] * 15, CLASSES, "no n-gram"),
+        (TEXTS[:2], CLASSES[:2], "No n-gram|fewer"),
+        (["", " "] * 15, CLASSES, "No n-gram"),
         (pd.DataFrame({"text": [{"a": 1}] * 30}), CLASSES, "can't be read as text"),
     ],
 )

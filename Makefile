@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test check format clean
+.PHONY: install neural demo test check format clean
 
 install: $(VENV)/.installed
 
@@ -13,13 +13,21 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
+# torch by its exact version first: that takes a CPU wheel where there is one. Then what needs it.
+neural: $(VENV)/.neural
+
+$(VENV)/.neural: $(VENV)/.installed
+	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev,neural]"
+	touch $@
+
 demo: install
 	$(BIN)/fivefold demo --out runs/demo
 
-test: install
+test: neural
 	$(BIN)/pytest --numprocesses 2 --dist loadgroup --cov --cov-report term
 
-check: install
+check: neural
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

@@ -33,6 +33,7 @@ from pydantic_core import PydanticUndefined
 import fivefold
 from fivefold.cli import _parser, main
 from fivefold.recipe import Recipe, build_recipe
+from fivefold.recipe.load import sections_of
 from tests.conftest import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -163,6 +164,7 @@ def test_the_command_line_is_described() -> None:
 def test_every_key_of_a_recipe_is_described() -> None:
     page = (ROOT / "docs/recipes.md").read_text("utf-8")
     assert recipes_page(page) == page, "run python -m tests.test_docs"
+    assert set(re.findall(r"^<!-- keys: ([^>]+) -->$", page, re.MULTILINE)) == {"recipe", *tables()}
     meanings = [line.split(" | ")[-1].strip(" |") for line in page.splitlines() if line.startswith("| `")]
     assert all(meanings), "a key without a meaning"
 
@@ -213,42 +215,48 @@ def argument_meaning(action: argparse.Action) -> str:
 
 
 def recipes_page(page: str) -> str:
-    """docs/recipes.md with tables drawn from the settings; a meaning that they don't have is kept from the page."""
-    kept = {m[1]: m[2] for m in re.finditer(r"^\| `([\w.]+)` \|.*\| ([^|]*) \|$", page, re.MULTILINE)}
+    """docs/recipes.md with tables drawn from the settings."""
     return re.sub(
-        r"<!-- keys: (\w+) -->\n.*?<!-- end -->",
-        lambda match: f"<!-- keys: {match[1]} -->\n{key_table(match[1], kept)}<!-- end -->",
+        r"<!-- keys: ([^>]+) -->\n.*?<!-- end -->",
+        lambda match: f"<!-- keys: {match[1]} -->\n{key_table(match[1])}<!-- end -->",
         page,
         flags=re.DOTALL,
     )
 
 
-def key_table(section: str, kept: dict[str, str]) -> str:
+def key_table(name: str) -> str:
     """One section's keys, those of its own sections below it."""
-    if section == "recipe":
-        own = {n: f for n, f in Recipe.model_fields.items() if section_of(f) is None}
-        lines = list(key_lines("", own, kept))
+    if name == "recipe":
+        lines = list(key_lines("", {n: f for n, f in Recipe.model_fields.items() if not sections_of(f.annotation)}))
     else:
-        settings = section_of(Recipe.model_fields[section])
-        assert settings is not None, section
-        lines = list(key_lines(f"{section}.", settings.model_fields, kept))
+        section = name.partition(" ")[0]
+        lines = list(key_lines(f"{section}.", tables()[name].model_fields))
     return "\n".join(["| key | type | default | meaning |", "|---|---|---|---|", *lines, ""])
 
 
-def key_lines(prefix: str, fields: dict[str, FieldInfo], kept: dict[str, str]) -> Iterator[str]:
+def tables() -> dict[str, type[BaseModel]]:
+    """What has a table of its own: a section, or "section (family)" where a family says what it holds."""
+    found: dict[str, type[BaseModel]] = {}
+    for name, info in Recipe.model_fields.items():
+        sections = sections_of(info.annotation)
+        for section in sections:
+            found[name if len(sections) == 1 else f"{name} ({family_of(section)})"] = section
+    return found
+
+
+def family_of(section: type[BaseModel]) -> str:
+    """The family whose keys a class holds."""
+    return str(typing.get_args(section.model_fields["family"].annotation)[0])
+
+
+def key_lines(prefix: str, fields: dict[str, FieldInfo]) -> Iterator[str]:
     for name, info in fields.items():
         key = prefix + name
-        meaning = (info.description or kept.get(key, "")).replace("|", "\\|")
+        meaning = (info.description or "").replace("|", "\\|")
         yield f"| `{key}` | {type_name(info.annotation)} | {default_of(info)} | {meaning} |"
-        inner = section_of(info)
-        if inner is not None:
-            yield from key_lines(f"{key}.", inner.model_fields, kept)
-
-
-def section_of(info: FieldInfo) -> type[BaseModel] | None:
-    """The settings that a key holds, if it is a section."""
-    parts = [info.annotation, *typing.get_args(info.annotation)]
-    return next((part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)), None)
+        for inner in sections_of(info.annotation):
+            if not any(issubclass(table, inner) for table in tables().values()):
+                yield from key_lines(f"{key}.", inner.model_fields)
 
 
 def type_name(annotation: Any) -> str:
@@ -265,7 +273,7 @@ def type_name(annotation: Any) -> str:
         return f"{type_name(arguments[0])}: {type_name(arguments[1])}"
     if arguments:
         return " or ".join(type_name(part) for part in arguments)
-    names = {str: "text", int: "whole number", float: "number", bool: "true or false", type(None): "null"}
+    names = {str: "text", int: "whole number", float: "number", bool: "true or false", type(None): "null", Any: "any"}
     return names.get(annotation, "section")
 
 
@@ -273,7 +281,7 @@ def default_of(info: FieldInfo) -> str:
     if info.default is PydanticUndefined:
         return "required"
     if isinstance(info.default, BaseModel):
-        return "see below"
+        return "its defaults"
     return f"`{yaml.safe_dump(info.default, default_flow_style=True).splitlines()[0]}`"
 
 

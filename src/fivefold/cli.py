@@ -17,10 +17,14 @@ if TYPE_CHECKING:
 
     Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
+log = logging.getLogger("fivefold")
+
 RECIPE_ENDINGS = {".yaml", ".yml"}
 
 UNTELLING = ("train", "data", "all")
 """File names that don't say what is in the file."""
+
+PRESET_NAMES = ("fast", "balanced", "best")
 
 SHAPES = ("narratives", "tweets", "preferences", "products", "topics")
 
@@ -62,6 +66,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="change the recipe, such as model.C=2; a key set twice collects a list",
     )
+    changes.add_argument(
+        "--preset",
+        choices=PRESET_NAMES,
+        metavar="NAME",
+        help="models to fit, where the recipe names none; balanced and best are ensembles",
+    )
 
     _add_data_verbs(verbs, source, changes)
     _add_run_verbs(verbs)
@@ -84,6 +94,19 @@ def _add_data_verbs(verbs: Verbs, source: argparse.ArgumentParser, changes: argp
     fit.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run folder; a killed run continues")
     fit.add_argument("--overwrite", action="store_true", help="delete the run that is there first")
     fit.set_defaults(command=_fit)
+
+    pretrain = verbs.add_parser(
+        "pretrain", parents=[source, changes], help="pretrain a recipe's backbone on its texts, without labels"
+    )
+    pretrain.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="the folder to write; a killed pretraining continues",
+    )
+    pretrain.add_argument("--overwrite", action="store_true", help="delete the backbone that is there first")
+    pretrain.set_defaults(command=_pretrain)
 
 
 def _add_run_verbs(verbs: Verbs) -> None:
@@ -132,18 +155,21 @@ def _natural(text: str) -> int:
     return number
 
 
-def _recipe(source: str, changes: Sequence[str]) -> Recipe:
+def _recipe(source: str, changes: Sequence[str], preset: str | None = None) -> Recipe:
     """The recipe at `source`, or an empty one for the data there; what it leaves out is inferred later."""
     from fivefold.recipe import build_recipe, load_recipe
+    from fivefold.recipe.presets import PRESETS
 
+    if preset is not None:
+        log.info("Preset %s: %s. Needs %s.", preset, PRESETS[preset].meaning, PRESETS[preset].needs)
     if Path(source).suffix in RECIPE_ENDINGS:
-        return load_recipe(Path(source), changes)
+        return load_recipe(Path(source), changes, preset=preset)
     if any(change.startswith("data.train=") for change in changes):
         raise FivefoldError(
             f"Training data is named twice: {source}, and --set data.train.",
             next_step="name a recipe first, or leave out --set data.train",
         )
-    return build_recipe({"name": _name(source), "data": {"train": source}}, changes)
+    return build_recipe({"name": _name(source), "data": {"train": source}}, changes, preset=preset)
 
 
 def _name(source: str) -> str:
@@ -156,7 +182,7 @@ def _init(options: argparse.Namespace) -> None:
     from fivefold.pipeline.prepare import describe_recipe
     from fivefold.pipeline.store import write_text, writing
 
-    text = describe_recipe(_recipe(options.data, options.set))
+    text = describe_recipe(_recipe(options.data, options.set, options.preset))
     if options.out is None:
         print(text, end="")
         return
@@ -169,7 +195,7 @@ def _init(options: argparse.Namespace) -> None:
 def _check(options: argparse.Namespace) -> None:
     import json
 
-    recipe = _recipe(options.source, options.set)
+    recipe = _recipe(options.source, options.set, options.preset)
     if recipe.data.train is None:
         print(f"{options.source}: the recipe is sound. It names no data.train, so no data was checked.")
         return
@@ -184,8 +210,18 @@ def _check(options: argparse.Namespace) -> None:
 def _fit(options: argparse.Namespace) -> None:
     from fivefold.pipeline.fit import fit
 
-    run = fit(_recipe(options.source, options.set), out=options.out, overwrite=options.overwrite)
+    run = fit(_recipe(options.source, options.set, options.preset), out=options.out, overwrite=options.overwrite)
     _print_outcome(run.folder)
+
+
+def _pretrain(options: argparse.Namespace) -> None:
+    from fivefold.pipeline.pretrain import pretrain, replaced_keys
+
+    recipe = _recipe(options.source, options.set, options.preset)
+    folder = pretrain(recipe, out=options.out, overwrite=options.overwrite)
+    print(f"Backbone: {folder}")
+    changes = [f"model.backbone={folder}", *(f"{key}=null" for key in replaced_keys(recipe))]
+    print("To use it: fivefold fit RECIPE " + " ".join(f"--set {change}" for change in changes) + " --out RUN")
 
 
 def _predict(options: argparse.Namespace) -> None:

@@ -2,7 +2,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
 
 import pytest
 from pydantic import BaseModel
@@ -11,6 +10,7 @@ from pydantic.fields import FieldInfo
 from fivefold import task
 from fivefold.errors import RecipeError
 from fivefold.recipe import Recipe, build_recipe, dump_recipe, load_recipe, settings
+from fivefold.recipe.load import sections_of
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
 
@@ -23,18 +23,19 @@ def test_every_recipe_of_the_repository_loads(path: Path) -> None:
 def test_five_mistakes_are_reported_together(tmp_path: Path) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(
-        "data: {trian: a.csv}\nfolds: {count: 1}\nmodel: {family: linaer, C: -1}\ndecision: {metric: f1}\n", "utf-8"
+        "data: {trian: a.csv}\nfolds: {count: 1}\nmodel: {C: -1, solvr: svm}\ndecision: {metric: f1}\n", "utf-8"
     )
     with pytest.raises(RecipeError) as caught:
         load_recipe(path)
     text = str(caught.value)
     assert "5 problems" in text
-    for key in ("data.trian", "folds.count", "model.family", "model.C", "decision.metric"):
+    for key in ("data.trian", "folds.count", "model.solvr", "model.C", "decision.metric"):
         assert f"- {key}: " in text
     assert "did you mean 'train'" in text
-    assert "Got 'linaer'" in text
+    assert "Got 'f1'" in text
 
 
+ENCODER = {"family": "encoder"}
 SWAP = {"fields": [["a", "b"]], "target": "w", "classes": {"a": "b"}}
 
 
@@ -74,11 +75,69 @@ SWAP = {"fields": [["a", "b"]], "target": "w", "classes": {"a": "b"}}
         ({"task": {"swap": 5}}, "task.swap: should be a section, with keys such as fields and target. Got 5"),
         ({"task": {"swap": {"field": [], **SWAP}}}, "task.swap.field: no such key; did you mean 'fields'"),
         ({"task": {"categorical": 5}}, "should be a section with a line a name"),
+        ({"task": {"categorical": {"strength": [1]}}}, "task.categorical.strength.0: should be text"),
+        ({"model": 5}, "model: should be a section, with keys such as family and solver. Got 5"),
+        (
+            {"model": {"family": "encodr"}},
+            "model.family: should be one of 'linear', 'feedforward', 'encoder'. Got 'encodr'",
+        ),
+        ({"model": {**ENCODER, "poolng": "cls"}}, "model.poolng: no such key; did you mean 'pooling'"),
+        ({"model": {**ENCODER, "C": 2}}, "model.C: no such key; allowed: family, backbone"),
+        ({"model": {**ENCODER, "field_tokens": {"title": -1}}}, "model.field_tokens.title: input should be greater"),
+        ({"model": {**ENCODER, "max_windows": 3}}, "windows 'none' doesn't use max_windows"),
+        ({"model": {**ENCODER, "windows": "mean", "truncation": "tail"}}, "windows 'mean' doesn't use truncation"),
+        ({"model": {**ENCODER, "windows": "max", "window_overlap": 200}}, "at most half of window_tokens"),
+        ({"model": {**ENCODER, "head_share": 0.3}}, "truncation 'head' doesn't use head_share"),
+        ({"model": {**ENCODER, "yes": "ja"}}, "head 'linear' doesn't use yes"),
+        ({"model": {**ENCODER, "head": "prompted", "pooling": "cls"}}, "head 'prompted' doesn't use pooling"),
+        ({"model": {**ENCODER, "head": "prompted", "prompt": "{label}"}}, "must hold {mask} once"),
+        ({"model": {**ENCODER, "architecture": {"model_type": "bert"}}}, "architecture needs 'tokenizer'"),
+        ({"model": {**ENCODER, "architecture": {}, "backbone": "x"}}, "name one"),
+        ({"model": {"family": "feedforward", "vocabulary": "x", "words": 9}}, "'vocabulary' doesn't use words"),
+        ({"model": {"family": "feedforward", "pretrained_embeddings": True}}, "needs 'vocabulary'"),
+        ({"model": {"family": "feedforward", "hidden": [0]}}, "model.hidden.0: "),
+        ({"objective": {"focal_gamma": 3}}, "objective: binary 'bce' doesn't use focal_gamma"),
+        ({"objective": {"weight_cap": 3}}, "class_weights 'none' doesn't use weight_cap"),
+        ({"objective": {"binary": "focal"}}, "'linear' doesn't use objective.binary"),
+        ({"objective": {"class_weights": "positive"}}, "'linear' doesn't use objective.class_weights: positive"),
+        ({"training": {"epochs": 2}}, "'linear' doesn't use training"),
+        ({"model": {"family": "feedforward"}, "pretraining": {}}, "'feedforward' doesn't use pretraining"),
+        ({"model": ENCODER, "training": 5}, "training: should be a section, with keys such as epochs and batch_size"),
+        ({"model": ENCODER, "training": {"epoch": 2}}, "training.epoch: no such key; did you mean 'epochs'"),
+        ({"model": ENCODER, "pretraining": {"training": {"clipp": 2}}}, "pretraining.training.clipp: no such key"),
+        ({"model": ENCODER, "training": {"warmup": "3 days"}}, "training.warmup: must be a share such as 0.1"),
+        ({"model": ENCODER, "training": {"warmup": 1.5}}, "training.warmup: input should be less than 1"),
     ],
 )
 def test_keys_that_contradict_each_other(plain: dict, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         build_recipe(plain)
+
+
+def test_a_model_that_names_no_family_is_linear() -> None:
+    assert build_recipe({"model": {"C": 2}}).model.family == "linear"
+    assert build_recipe({}).model == build_recipe({"model": {}}).model
+    assert build_recipe({}).training is None
+
+
+@pytest.mark.parametrize("family", ["feedforward", "encoder"])
+def test_a_network_is_trained_by_defaults(family: str) -> None:
+    recipe = build_recipe({"model": {"family": family}})
+    assert recipe.training is not None
+    assert (recipe.training.epochs, recipe.training.warmup, recipe.training.keep) == (3, 0.1, "last")
+    assert recipe.pretraining is None
+
+
+@pytest.mark.parametrize("warmup", [0, 0.06, "200 steps", "2 epochs", "0.5 epochs"])
+def test_warmup_is_a_share_or_says_its_unit(warmup: float | str) -> None:
+    recipe = build_recipe({"model": ENCODER}, [f"training.warmup={warmup}"])
+    assert recipe.training is not None
+    assert recipe.training.warmup == warmup
+
+
+def test_overrides_choose_a_family() -> None:
+    recipe = build_recipe({}, ["model.family=encoder", "model.pooling=cls", "training.epochs=1"])
+    assert (recipe.model.family, recipe.model.pooling) == ("encoder", "cls")
 
 
 def test_overrides_read_yaml_and_collect_repeated_keys() -> None:
@@ -99,8 +158,9 @@ def test_names_alone_mean_classes_to_be_learnt() -> None:
     assert build_recipe({"task": {"categorical": ["a", "b"]}}).task.categorical == {"a": [], "b": []}
 
 
-def test_dumped_recipe_loads_as_itself(tmp_path: Path) -> None:
-    recipe = build_recipe({"name": "naïve", "model": {"solver": "boosting", "leaves": 7}, "data": {"train": "x.csv"}})
+@pytest.mark.parametrize("model", [{"solver": "boosting", "leaves": 7}, ENCODER | {"windows": "mean"}])
+def test_dumped_recipe_loads_as_itself(model: dict, tmp_path: Path) -> None:
+    recipe = build_recipe({"name": "naïve", "model": model, "data": {"train": "x.csv"}})
     (tmp_path / "r.yaml").write_text(dump_recipe(recipe), "utf-8")
     assert load_recipe(tmp_path / "r.yaml") == recipe
 
@@ -132,19 +192,20 @@ def test_names_of_our_own_columns_are_known_to_recipe_and_task() -> None:
 
 
 def keys(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Every key that holds a value, and those of the sections below."""
+    """Every key that holds a value, and those of the sections below, of every family."""
     for name, info in section.model_fields.items():
-        kinds = (info.annotation, *get_args(info.annotation))
-        inner = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
-        if inner is None or info.description:
+        inner = sections_of(info.annotation)
+        if not inner or info.description:
             yield prefix + name, info
-        if inner is not None:
-            yield from keys(inner, f"{prefix}{name}.")
+        for each in inner:
+            yield from keys(each, f"{prefix}{name}.")
 
 
 def test_every_key_says_what_it_means() -> None:
     found = dict(keys(Recipe))
-    assert {"seed", "data.train", "task.swap", "task.swap.classes", "model.C", "decision.tree"} <= found.keys()
+    known = {"seed", "data.train", "task.swap", "task.swap.classes", "model.C", "model.pooling", "decision.tree"}
+    known |= {"training.warmup", "pretraining.training.epochs", "ensemble.members"}
+    assert known <= found.keys()
     assert [key for key, info in found.items() if not info.description] == []
 
 

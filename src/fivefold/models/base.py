@@ -34,8 +34,12 @@ class Classifier(Protocol):
         """What `fit` on these rows is expected to take, without starting it."""
         ...
 
-    def fit(self, train: Rows, valid: Rows | None) -> History:
-        """Learn from `train`; `valid` may steer when to stop, never what is learnt."""
+    def fit(self, train: Rows, valid: Rows | None, scratch: Path | None = None) -> History:
+        """Learn from `train`; `valid` may steer when to stop, never what is learnt.
+
+        `scratch` survives a kill: with what is there the same call goes on where it was. After `load` a family that
+        learns by steps goes on from the weights that were loaded.
+        """
         ...
 
     def score(self, rows: Rows) -> Scores:

@@ -10,7 +10,11 @@ from typing import Any
 from fivefold.models.base import Classifier
 from fivefold.task import Task
 
-FAMILIES = {"linear": "fivefold.models.linear:LinearClassifier"}
+FAMILIES = {
+    "linear": "fivefold.models.linear:LinearClassifier",
+    "feedforward": "fivefold.models.feedforward:FeedForwardClassifier",
+    "encoder": "fivefold.models.encoder:EncoderClassifier",
+}
 """Family to the class that implements it, imported when asked for."""
 
 

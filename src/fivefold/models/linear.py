@@ -15,7 +15,7 @@ from fivefold.models.base import Cost, History
 from fivefold.models.features import Features, documents, stacked, threads
 from fivefold.models.ngrams import Analyzer, NGrams, read_ngrams
 from fivefold.models.tfidf import Tfidf, TfidfSettings
-from fivefold.objectives.weights import balanced_weights
+from fivefold.objectives.weights import side_weights
 from fivefold.scores import Scores, log_softmax
 from fivefold.task import FloatArray, Labels, Task, concatenate
 
@@ -110,8 +110,8 @@ class LinearClassifier:
         dense = entries / ENTRIES_PER_FEATURE * min(self.task.width, WIDEST_BLOCK) * 8
         return Cost(seconds, BASE_BYTES + characters * 8 + entries * 16 + dense)
 
-    def fit(self, train: Rows, valid: Rows | None) -> History:
-        """Fit vocabulary, frequencies and head on `train`; `valid` isn't looked at."""
+    def fit(self, train: Rows, valid: Rows | None, scratch: Path | None = None) -> History:
+        """Fit vocabulary, frequencies and head on `train`; nothing else is looked at."""
         self.features.fit(train)
         labels, weights = train.labels, train.weights
         sides = self._sides(labels)
@@ -152,9 +152,8 @@ class LinearClassifier:
         self.head.load(folder)
 
     def _sides(self, labels: Labels) -> FloatArray:
-        if self.class_weights == "balanced":
-            return balanced_weights(labels, self.weight_cap)
-        return np.ones((self.task.width, 2), dtype=np.float32)
+        sides = side_weights(labels, self.class_weights, self.weight_cap)
+        return np.ones((self.task.width, 2), dtype=np.float32) if sides is None else sides
 
     def _normalised(self, logits: FloatArray) -> FloatArray:
         for target in self.task.categoricals:

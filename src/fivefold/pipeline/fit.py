@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,14 @@ from fivefold.data.groups import merge_groups
 from fivefold.data.labels import labels_frame
 from fivefold.data.split import split
 from fivefold.models.base import Cost
+from fivefold.pipeline.continuation import begun_from, continued
 from fivefold.pipeline.decide import decide
+from fivefold.pipeline.ensemble import fit_ensemble
 from fivefold.pipeline.folds import fit_folds, gather, total_cost, write_json
 from fivefold.pipeline.inspect import check_frame
 from fivefold.pipeline.predict import FORMS, predict_frame
 from fivefold.pipeline.prepare import Prepared, prepare, source_name
+from fivefold.pipeline.pretrain import fit_backbone, pretraining_texts
 from fivefold.pipeline.publish import excerpts, publish
 from fivefold.pipeline.run import GROUP, Run, classifier_maker
 from fivefold.pipeline.store import Store
@@ -42,6 +46,7 @@ def fit(
     data: Any = None,
     *,
     out: str | Path | None = None,
+    preset: str | None = None,
     test: Any = None,
     overwrite: bool = False,
 ) -> Run:
@@ -58,6 +63,8 @@ def fit(
     out
         The run's folder; None: runs/ and the recipe's name. A run that was killed continues there; a finished one
         is returned as it is.
+    preset
+        "fast", "balanced" or "best": the models to fit, where the recipe names none.
     overwrite
         Delete the run in `out` first.
 
@@ -66,7 +73,7 @@ def fit(
     FivefoldError
         If recipe, data or folder can't be used; the message says what to do.
     """
-    asked = as_recipe(recipe)
+    asked = as_recipe(recipe, preset)
     run, prepared = _fit(asked, data, default_folder(asked) if out is None else Path(out), test, overwrite)
     if not (run.folder / "report.html").exists():
         publish(run.folder, excerpts(prepared.corpus))
@@ -78,11 +85,12 @@ def fit_unpublished(
     data: Any = None,
     *,
     out: str | Path,
+    preset: str | None = None,
     test: Any = None,
     overwrite: bool = False,
 ) -> Run:
     """`fit` without drawing a report, which takes longer than a small fit."""
-    return _fit(as_recipe(recipe), data, Path(out), test, overwrite)[0]
+    return _fit(as_recipe(recipe, preset), data, Path(out), test, overwrite)[0]
 
 
 def default_folder(recipe: Recipe) -> Path:
@@ -104,29 +112,40 @@ def _fit(recipe: Recipe, data: Any, out: Path, test: Any, overwrite: bool) -> tu
     return Run.load(out), prepared
 
 
-def as_recipe(recipe: Recipe | Mapping[str, Any] | str | Path | None) -> Recipe:
-    """A recipe from whatever names one."""
+def as_recipe(recipe: Recipe | Mapping[str, Any] | str | Path | None, preset: str | None = None) -> Recipe:
+    """A recipe from whatever names one, on top of a preset if one is named."""
     if isinstance(recipe, Recipe):
-        return recipe
+        return recipe if preset is None else build_recipe(recipe.model_dump(exclude_unset=True), preset=preset)
     if isinstance(recipe, str | Path):
-        return load_recipe(Path(recipe))
-    return build_recipe(recipe or {})
+        return load_recipe(Path(recipe), preset=preset)
+    return build_recipe(recipe or {}, preset=preset)
 
 
 def run_stages(store: Store, prepared: Prepared) -> None:
     """Every stage that the store doesn't hold yet."""
-    make = classifier_maker(prepared.recipe, prepared.task)
     folds = describe_data(store, prepared)
-    if any(not store.has(f"folds/{fold}") for fold in folds.evaluated):
-        announce(prepared, folds, total_cost(prepared.corpus, folds, make))
-        fit_folds(store, prepared.corpus, folds, make)
-    if not store.has("scores"):
-        gather(store, prepared.task, prepared.corpus.ids, folds)
+    if prepared.recipe.ensemble is None:
+        fit_model(store, prepared, folds)
+    else:
+        fit_ensemble(store, prepared, run_stages)
     if not store.has("decision"):
         log.info("Deciding on out-of-fold scores")
         decide(store, Run.open(store.folder).out_of_fold, prepared.recipe.decision, prepared.recipe.seed)
     if prepared.test is not None and not store.has("predictions"):
         predict_test(store, prepared.test)
+
+
+def fit_model(store: Store, prepared: Prepared, folds: Folds) -> None:
+    """The stages "backbone", "folds" and "scores" of a single model."""
+    if any(not store.has(f"folds/{fold}") for fold in folds.evaluated):
+        source = continued(prepared, folds)
+        backbone = fit_backbone(store, prepared.recipe, pretraining_texts(prepared))
+        make = classifier_maker(prepared.recipe, prepared.task, backbone)
+        begun = None if source is None else partial(begun_from, source, make)
+        announce(prepared, folds, total_cost(prepared.corpus, folds, make))
+        fit_folds(store, prepared.corpus, folds, make, begun)
+    if not store.has("scores"):
+        gather(store, prepared.task, prepared.corpus.ids, folds)
 
 
 def describe_data(store: Store, prepared: Prepared) -> Folds:

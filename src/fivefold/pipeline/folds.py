@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,9 @@ PARITY_ROWS = 256
 PARITY_TOLERANCE = 1e-4
 """Largest difference of a logit that saving and loading may make."""
 
+CURVE, TRACKERS = "learning.jsonl", "trackers"
+"""What a fold keeps of its scratch folder: the learning curve, and what trackers wrote."""
+
 STRONGEST = 12
 """Features that explain a label."""
 
@@ -38,31 +42,58 @@ def total_cost(corpus: Corpus, folds: Folds, make: Callable[[], Classifier]) -> 
     return Cost(one.seconds * len(folds.evaluated), one.bytes)
 
 
-def fit_folds(store: Store, corpus: Corpus, folds: Folds, make: Callable[[], Classifier]) -> None:
-    """Fit the folds that the store doesn't hold yet."""
+def fit_folds(
+    store: Store,
+    corpus: Corpus,
+    folds: Folds,
+    make: Callable[[], Classifier],
+    begun: Callable[[int], Classifier] | None = None,
+) -> None:
+    """Fit the folds that the store doesn't hold yet.
+
+    Parameters
+    ----------
+    begun
+        Makes the classifier of a fold that is to be trained on; None: every fold starts afresh.
+    """
     done = [fold for fold in folds.evaluated if store.has(f"folds/{fold}")]
+    said: set[str] = set()
     with tqdm(total=len(folds.evaluated), initial=len(done), desc="folds", unit="fold", disable=None) as bar:
         for fold in folds.evaluated:
             if fold in done:
                 continue
             train, held_out = corpus.rows(folds.training(fold)), corpus.rows(folds.held_out(fold))
-            with store.stage(f"folds/{fold}") as folder:
-                fit_one(folder, train, held_out, make)
+            with store.scratch(f"folds/{fold}") as scratch, store.stage(f"folds/{fold}") as folder:
+                classifier = make() if begun is None else begun(fold)
+                remarks = fit_one(classifier, folder, train, held_out, make, scratch)
+            for remark in remarks:
+                if remark not in said:
+                    log.warning("  %s", remark)
+            said.update(remarks)
             bar.update()
 
 
-def fit_one(folder: Path, train: Rows, held_out: Rows, make: Callable[[], Classifier]) -> None:
-    """Fit, score and save one fold; its saved model must say what the fitted one says."""
-    classifier = make()
-    history = classifier.fit(train, held_out)
-    for remark in history.remarks:
-        log.warning(remark)
+def fit_one(
+    classifier: Classifier,
+    folder: Path,
+    train: Rows,
+    held_out: Rows,
+    make: Callable[[], Classifier],
+    scratch: Path,
+) -> tuple[str, ...]:
+    """Fit, score and save one fold; its saved model must say what the fitted one says. Returns remarks."""
+    history = classifier.fit(train, held_out, scratch)
     score_into(classifier, held_out, folder / "held_out.parquet")
     (folder / "model").mkdir()
     classifier.save(folder / "model")
     check_parity(classifier, folder / "model", held_out.take(np.arange(min(PARITY_ROWS, len(held_out)))), make)
     write_json(folder / "history.json", dict(history.figures))
     write_json(folder / "explanation.json", classifier.explain(train, STRONGEST))
+    if (scratch / CURVE).exists():
+        shutil.copy(scratch / CURVE, folder / CURVE)
+    if (scratch / TRACKERS).exists():
+        shutil.copytree(scratch / TRACKERS, folder / TRACKERS)
+    return history.remarks
 
 
 def score_into(classifier: Classifier, rows: Rows, path: Path) -> None:

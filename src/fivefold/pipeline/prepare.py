@@ -16,7 +16,7 @@ import yaml
 
 from fivefold.data.columns import require_columns
 from fivefold.data.compose import Corpus
-from fivefold.data.corpus import build_corpus, row_ids
+from fivefold.data.corpus import build_corpus, field_texts, row_ids
 from fivefold.data.demo import demo
 from fivefold.data.groups import number_groups
 from fivefold.data.infer import Inferred, infer
@@ -25,6 +25,7 @@ from fivefold.data.layout import Layout, learn_layout, normalise
 from fivefold.data.load import content_hash, read_table
 from fivefold.errors import LabelError, RecipeError
 from fivefold.pipeline.decide import headline_metric
+from fivefold.pipeline.store import Store
 from fivefold.recipe import Recipe, build_recipe, dump_recipe
 from fivefold.recipe.settings import TaskSettings
 from fivefold.task import Categorical, IntArray, Swap, Task, Tree
@@ -56,6 +57,8 @@ class Prepared:
         bool (rows,): the extra rows.
     test
         Rows to predict at the end, or None.
+    unlabelled, test_texts
+        Texts of data.unlabelled and data.test for pretraining, where the recipe pretrains on them.
     fingerprint
         Digest of recipe and contents; a run continues only with its own.
     """
@@ -67,6 +70,8 @@ class Prepared:
     corpus: Corpus
     always_training: npt.NDArray[np.bool_]
     test: pl.DataFrame | None
+    unlabelled: Sequence[str]
+    test_texts: Sequence[str]
     fingerprint: str
 
     @property
@@ -103,9 +108,82 @@ def prepare(recipe: Recipe, data: Any = None, test: Any = None) -> Prepared:
     if unseen is not None:
         require_columns(unseen, whole.data.text, "text (in data.test)")
         row_ids(unseen, whole.data.id if whole.data.id in unseen.columns else None)
+    more, test_texts = unlabelled_texts(whole), texts_of_test(whole, unseen)
     digests = [dump_recipe(whole), content_hash(raw), "" if unseen is None else content_hash(unseen)]
+    digests += [digest_of(more)] if more else []
+    digests += [Store(run).description["fingerprint"] for run in continued_runs(whole)]
     fingerprint = hashlib.sha256("\n".join(digests).encode()).hexdigest()
-    return Prepared(whole, task, layout, frame, corpus, raw[MARK].to_numpy().astype(bool), unseen, fingerprint)
+    extra = raw[MARK].to_numpy().astype(bool)
+    return Prepared(whole, task, layout, frame, corpus, extra, unseen, more, test_texts, fingerprint)
+
+
+def single_recipes(recipe: Recipe) -> list[Recipe]:
+    """The recipe of every model: of each member, or the recipe itself."""
+    return [recipe.member(name) for name in recipe.ensemble.members] if recipe.ensemble else [recipe]
+
+
+def unlabelled_texts(recipe: Recipe) -> list[str]:
+    """The texts of data.unlabelled, empty where no model is pretrained.
+
+    Raises
+    ------
+    DataError
+        If the table has none of the text columns.
+    """
+    source = recipe.data.unlabelled
+    if source is None:
+        return []
+    if all(single.pretraining is None for single in single_recipes(recipe)):
+        log.warning("  data.unlabelled isn't read: only the section pretraining of an encoder does.")
+        return []
+    return texts_in(read_source(source), recipe.data.text, "data.unlabelled")
+
+
+def texts_of_test(recipe: Recipe, test: pl.DataFrame | None) -> list[str]:
+    """The texts of data.test, empty where pretraining may not read them.
+
+    Raises
+    ------
+    RecipeError
+        If it may, and there is no data.test.
+    """
+    if not any(single.pretraining and single.pretraining.test_texts for single in single_recipes(recipe)):
+        return []
+    if test is None:
+        raise RecipeError(
+            "pretraining.test_texts reads the texts of data.test, and there is none.",
+            next_step="add --set data.test=FILE, or leave pretraining.test_texts out",
+        )
+    return texts_in(test, recipe.data.text, "data.test")
+
+
+def texts_in(frame: pl.DataFrame, text: Sequence[str], origin: str) -> list[str]:
+    """The cells of the text columns that a table has, column by column, missing ones left out.
+
+    Raises
+    ------
+    DataError
+        If it has none of them.
+    """
+    present = [name for name in text if name in frame.columns]
+    if not present:
+        require_columns(frame, text, f"text (in {origin})")
+    return [cell for name in present for cell in field_texts(frame[name]) if cell]
+
+
+def digest_of(texts: Sequence[str]) -> str:
+    """SHA-256 of texts and their order, in hex."""
+    digest = hashlib.sha256()
+    for text in texts:
+        encoded = text.encode("utf-8", "surrogatepass")
+        digest.update(len(encoded).to_bytes(8, "little") + encoded)
+    return digest.hexdigest()
+
+
+def continued_runs(recipe: Recipe) -> list[Path]:
+    """The runs whose weights are trained on."""
+    trainings = [single.training for single in single_recipes(recipe)]
+    return [Path(training.continue_from) for training in trainings if training and training.continue_from]
 
 
 def read_labelled(recipe: Recipe, data: Any = None) -> pl.DataFrame:
@@ -270,7 +348,11 @@ def short(recipe: Recipe) -> str:
     """The recipe without what is default anyway, but always with the sections a user changes first."""
     plain = recipe.model_dump(mode="json", exclude_defaults=True)
     plain["folds"] = recipe.folds.model_dump(mode="json", include={"count", "method"}) | plain.get("folds", {})
-    plain["model"] = {"family": recipe.model.family} | plain.get("model", {})
+    if "model" not in recipe.unread:
+        plain["model"] = {"family": recipe.model.family} | plain.get("model", {})
+    for name, member in plain.get("ensemble", {}).get("members", {}).items():
+        if "model" in member:
+            member["model"] = {"family": recipe.member(name).model.family} | member["model"]
     build_recipe(plain)
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
 

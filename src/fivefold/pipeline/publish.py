@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,13 @@ from fivefold.data.corpus import build_corpus
 from fivefold.decisions.decode import never_predicted
 from fivefold.errors import FivefoldError
 from fivefold.pipeline.decide import figure, load_predictions
+from fivefold.pipeline.folds import CURVE
 from fivefold.pipeline.prepare import read_labelled, source_name
 from fivefold.pipeline.run import Run
-from fivefold.pipeline.store import read_json, writing
+from fivefold.pipeline.store import read_json, reading, writing
 from fivefold.recipe import Recipe
-from fivefold.report.content import ReportContent
+from fivefold.recipe.section import Settings
+from fivefold.report.content import LearningCurve, Member, ReportContent
 from fivefold.report.write import write_report
 from fivefold.task import IntArray, Task
 
@@ -66,7 +69,6 @@ def report_content(run: Run, texts: Mapping[str, str]) -> ReportContent:
     predictions = load_predictions(run.store, rows, run.recipe.decision, run.recipe.seed)
     evaluation = run.evaluation
     folds = [figure(evaluation.metric, rows, predictions, rows.folds == fold) for fold in np.unique(rows.folds)]
-    explanations = read_json(run.store.path(f"folds/{rows.folds.min()}") / "explanation.json")
     return ReportContent(
         title=run.recipe.name,
         labels=rows.labels,
@@ -78,10 +80,53 @@ def report_content(run: Run, texts: Mapping[str, str]) -> ReportContent:
         texts=[texts[name] for name in rows.scores.ids] if texts else (),
         learnt=facts(run, len(rows.labels)),
         warnings=remarks(run, predictions.decisions),
-        explanations=explanations,
+        explanations=explanations(run),
+        members=members(run),
+        learning=learning(run),
         dataset=source_name(run.recipe.data.train),
         run=run.folder.name,
     )
+
+
+def explanations(run: Run) -> Mapping[str, list[tuple[str, float]]]:
+    """The strongest features of the first fold's model; of an ensemble, those of the first member that can tell."""
+    if run.members:
+        return next(filter(None, map(explanations, run.members.values())), {})
+    path = run.store.path(f"folds/{run.folds.evaluated[0]}") / "explanation.json"
+    return dict(read_json(path))
+
+
+def members(run: Run) -> tuple[Member, ...]:
+    """The models of an ensemble with their weights and their own figures; none for a single model."""
+    return tuple(
+        Member(name, "; ".join(said(model_facts(member.recipe))), run.weights[name], member.evaluation.headline)
+        for name, member in run.members.items()
+    )
+
+
+def learning(run: Run) -> dict[str, list[LearningCurve]]:
+    """Member, or "", to the learning curves of its folds; without those that didn't learn by steps."""
+    runs = run.members or {"": run}
+    found = {name: learning_of(each) for name, each in runs.items()}
+    return {name: curves for name, curves in found.items() if curves}
+
+
+def learning_of(run: Run) -> list[LearningCurve]:
+    """The learning curves of a single model's folds, as far as they have any."""
+    paths = (run.store.path(f"folds/{fold}") / CURVE for fold in run.folds.evaluated)
+    return [read_curve(path, run.evaluation.metric) for path in paths if path.exists()]
+
+
+def read_curve(path: Path, metric: str) -> LearningCurve:
+    """The curve in a learning.jsonl.
+
+    Raises
+    ------
+    ArtefactError
+        If it can't be read.
+    """
+    with reading(path):
+        return LearningCurve.from_lines(map(json.loads, path.read_text("utf-8").splitlines()), metric)
 
 
 def facts(run: Run, rows: int) -> dict[str, str]:
@@ -94,17 +139,43 @@ def facts(run: Run, rows: int) -> dict[str, str]:
         "Text": ", ".join(recipe.data.text),
         "Targets": f"{len(run.task.targets):,} ({run.task.width:,} logits)",
         "Folds": f"{folds.count} ({folds.method}), seed {recipe.seed}",
-        "Model": model_fact(recipe),
-        "Class weights": recipe.objective.class_weights,
+        **(ensemble_facts(recipe) if recipe.ensemble else model_facts(recipe)),
         "Decision": decision_fact(recipe, run.task),
         "Versions": ", ".join(f"{name} {version}" for name, version in described["versions"].items()),
     }
 
 
+def ensemble_facts(recipe: Recipe) -> dict[str, str]:
+    """Which models were mixed."""
+    names = list(recipe.ensemble.members) if recipe.ensemble else []
+    return {"Model": f"an ensemble of {', '.join(names)}, their probabilities mixed by weights fitted out of fold"}
+
+
+def model_facts(recipe: Recipe) -> dict[str, str]:
+    """The model, and what it was trained by where that was chosen."""
+    sections = {"Objective": recipe.objective, "Training": recipe.training, "Pretraining": recipe.pretraining}
+    told = {name: chosen(section) for name, section in sections.items() if section is not None}
+    return {"Model": model_fact(recipe)} | {name: fact for name, fact in told.items() if fact}
+
+
+def said(facts: Mapping[str, str]) -> Iterator[str]:
+    """Facts in a row: what is told of the model itself needs no name before it."""
+    return (fact if name == "Model" else f"{name.lower()}: {fact}" for name, fact in facts.items())
+
+
 def model_fact(recipe: Recipe) -> str:
-    """The family and the settings that its solver reads."""
-    settings = recipe.model.model_dump(exclude=set(recipe.model.idle_keys))
+    """The family and its settings: all that a linear solver reads, and what a network's recipe chose."""
+    model = recipe.model
+    if model.family != "linear":
+        return ", ".join(filter(None, [model.family, chosen(model, {"family"})]))
+    settings = model.model_dump(exclude=set(model.idle_keys))
     return ", ".join(f"{key} {value}" for key, value in settings.items() if value is not None)
+
+
+def chosen(section: Settings, known: Collection[str] = ()) -> str:
+    """The settings of a section that aren't defaults, but for those in `known`."""
+    settings = section.model_dump(mode="json", exclude_defaults=True, exclude=set(known))
+    return ", ".join(f"{key} {value}" for key, value in settings.items())
 
 
 def decision_fact(recipe: Recipe, task: Task) -> str:

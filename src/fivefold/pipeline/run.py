@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,31 +11,43 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fivefold.data.compose import Rows
 from fivefold.data.corpus import build_corpus
 from fivefold.data.folds import Folds, load_folds
 from fivefold.data.labels import labels_frame, read_labels
 from fivefold.data.layout import Layout
+from fivefold.decisions.mixture import mix
 from fivefold.decisions.rule import DecisionRule
 from fivefold.errors import DataError
 from fivefold.evaluation.summary import Evaluation
 from fivefold.models.base import Classifier
 from fivefold.models.families import maker
-from fivefold.pipeline.decide import OutOfFold, load_evaluation, load_rule
+from fivefold.pipeline.decide import OutOfFold, headline_metric, load_evaluation, load_rule
 from fivefold.pipeline.prepare import read_source
 from fivefold.pipeline.store import Store, read_json, reading
 from fivefold.recipe import Recipe, load_recipe
+from fivefold.recipe.training import LINEAR_KEYS
 from fivefold.scores import Scores, mean
 from fivefold.task import Task
 
 GROUP = "group of rows"
 """Column of data/rows.parquet that holds the groups, if there are any."""
 
+MEMBERS = "members"
+"""Folder of the runs of an ensemble's members, by name."""
+
+WEIGHTS = "weights.json"
+"""File of the stage "ensemble" that holds the members' weights."""
+
 BATCH = 4096
 """Rows scored at once."""
 
 
 class Run:
-    """A run folder. `load` a finished one to predict: the mean of the probabilities of every fold's model."""
+    """A run folder. `load` a finished one to predict: the mean of the probabilities of every fold's model.
+
+    The run of an ensemble has `members`, each a run of its own, and mixes what they say by their `weights`.
+    """
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -102,7 +114,9 @@ class Run:
 
     @cached_property
     def models(self) -> tuple[Classifier, ...]:
-        """One model a fold."""
+        """One model a fold; of an ensemble, those of every member that has a weight."""
+        if self.members:
+            return tuple(model for name in self.heard for model in self.members[name].models)
         make = classifier_maker(self.recipe, self.task)
         return tuple(self._model(make(), f"folds/{fold}") for fold in self.folds.evaluated)
 
@@ -111,6 +125,27 @@ class Run:
         with reading(folder):
             model.load(folder)
         return model
+
+    @cached_property
+    def members(self) -> Mapping[str, Run]:
+        """The run of each member of an ensemble; none for a single model."""
+        ensemble = self.recipe.ensemble
+        return {name: Run.open(self.folder / MEMBERS / name) for name in (ensemble.members if ensemble else ())}
+
+    @cached_property
+    def weights(self) -> Mapping[str, float]:
+        """How much each member of an ensemble counts, of sum 1; none for a single model."""
+        if not self.members:
+            return {}
+        path = self.store.path("ensemble") / WEIGHTS
+        with reading(path):
+            found = read_json(path)["weights"]
+            return {name: float(found[name]) for name in self.members}
+
+    @property
+    def heard(self) -> Mapping[str, float]:
+        """The members that have a weight; the others needn't be run."""
+        return {name: weight for name, weight in self.weights.items() if weight > 0}
 
     @cached_property
     def rows(self) -> pl.DataFrame:
@@ -155,10 +190,17 @@ class Run:
         corpus = build_corpus(frame, text=self.recipe.data.text, id=named)
         for start in range(0, len(corpus), BATCH):
             rows = corpus.rows(np.arange(start, min(start + BATCH, len(corpus))))
-            yield self.rule.calibrate(mean([model.score(rows) for model in self.models]))
+            yield self.rule.calibrate(self.raw(rows))
+
+    def raw(self, rows: Rows) -> Scores:
+        """Scores before calibration: the mean of the folds' probabilities, or the members' mixture of such means."""
+        if not self.members:
+            return mean([model.score(rows) for model in self.models])
+        weights = np.array(list(self.heard.values()))
+        return mix([self.members[name].raw(rows) for name in self.heard], weights)
 
     def scores(self, data: Any) -> Scores:
-        """Calibrated scores of new rows: the mean of the folds' probabilities, then the run's calibration."""
+        """Calibrated scores of new rows."""
         parts = list(self.batches(self.read(data)))
         ids: npt.NDArray[Any] = np.concatenate([part.ids for part in parts]) if parts else np.zeros(0, dtype=object)
         logits = [np.zeros((0, self.task.width), dtype=np.float32), *(part.logits for part in parts)]
@@ -176,9 +218,17 @@ class Run:
         return with_ids(scores, pl.DataFrame(columns))
 
 
-def classifier_maker(recipe: Recipe, task: Task) -> Callable[[], Classifier]:
-    """Makes the recipe's classifier, unfitted."""
-    settings = recipe.model.model_dump(exclude={"family"}) | recipe.objective.model_dump()
+def classifier_maker(recipe: Recipe, task: Task, backbone: Path | None = None) -> Callable[[], Classifier]:
+    """Makes the recipe's classifier, unfitted; a pretrained `backbone` with its tokenizer stands for the recipe's."""
+    settings = recipe.model.model_dump(exclude={"family"})
+    if backbone is not None:
+        settings |= {"backbone": str(backbone), "architecture": None, "tokenizer": None}
+    if recipe.training is None:
+        settings |= recipe.objective.model_dump(include=set(LINEAR_KEYS))
+    else:
+        settings["metric"] = headline_metric(recipe.decision, task)
+        settings["objective"] = recipe.objective.model_dump()
+        settings["training"] = recipe.training.model_dump()
     return maker(task, recipe.model.family, recipe.seed, settings)
 
 

@@ -3,7 +3,10 @@
     RUN/run.json            format, versions, seed, what it was made from
     RUN/recipe.yaml         the recipe with every default written out
     RUN/data/               task, labels and folds of the rows, data check
+    RUN/backbone/           with pretraining: the backbone that every fold starts from, and its perplexity
     RUN/folds/K/            model of fold K and its scores of the held-out rows
+    RUN/members/NAME/       of an ensemble, instead of folds: the run of each member
+    RUN/ensemble/           the members' weights
     RUN/scores/             out-of-fold scores of all rows
     RUN/decision/           decision rule and metrics
     RUN/predictions/        predictions of data.test
@@ -39,7 +42,7 @@ FORMAT = 1
 
 MANIFEST = "manifest.json"
 
-STAGES = ("data", "folds", "scores", "decision", "predictions")
+STAGES = ("data", "backbone", "folds", "members", "ensemble", "scores", "decision", "predictions")
 """Folders that belong to one fingerprint; even one of them left over is never continued by another."""
 
 LOCK = ".lock"
@@ -207,6 +210,15 @@ class Store:
         write_text(partial / MANIFEST, json.dumps(digests(partial), indent=2))
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
+
+    @contextmanager
+    def scratch(self, stage: str) -> Iterator[Path]:
+        """A folder beside the stage that survives a kill, for checkpoints; deleted when the block ends well."""
+        final = self.folder / stage
+        folder = final.with_name(f".{final.name}.scratch")
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+        shutil.rmtree(folder)
 
     def path(self, stage: str) -> Path:
         """The folder of a complete stage, its files checked against their digests.

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from fivefold.errors import RecipeError
+from fivefold.recipe.presets import on_preset
 from fivefold.recipe.settings import Recipe
 
 INTERNAL_PARTS = ("function-", "constrained-", "literal[", "list[", "str", "float", "is-instance")
@@ -25,8 +27,10 @@ PLAIN_WORDS = {
 }
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(path: Path, overrides: Sequence[str] = (), *, preset: str | None = None) -> Recipe:
     """The recipe at `path` with `overrides`, each "key.of.recipe=value", the value read as YAML.
+
+    A `preset`, one of `PRESETS`, lies under the recipe: see `build_recipe`.
 
     Raises
     ------
@@ -54,18 +58,24 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
             got=repr(plain)[:60],
             next_step="fivefold init DATA writes one",
         )
-    return build_recipe(plain, overrides, str(path))
+    return build_recipe(plain, overrides, str(path), preset=preset)
 
 
-def build_recipe(plain: Mapping[str, Any], overrides: Sequence[str] = (), origin: str = "the recipe") -> Recipe:
-    """The recipe that a plain mapping describes, with `overrides`.
+def build_recipe(
+    plain: Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    origin: str = "the recipe",
+    *,
+    preset: str | None = None,
+) -> Recipe:
+    """The recipe that a plain mapping describes, on top of a preset if one is named, with `overrides` on top of both.
 
     Raises
     ------
     RecipeError
         With every problem found, each naming its key.
     """
-    merged, problems = _merge(plain, overrides)
+    merged, problems = _merge(plain if preset is None else on_preset(plain, preset), overrides)
     try:
         recipe = Recipe.model_validate(merged)
     except ValidationError as error:
@@ -78,8 +88,10 @@ def build_recipe(plain: Mapping[str, Any], overrides: Sequence[str] = (), origin
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """The recipe as YAML, with every default written out."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+    """The recipe as YAML, with every default written out that is read."""
+    return yaml.safe_dump(
+        recipe.model_dump(mode="json", exclude=set(recipe.unread)), sort_keys=False, allow_unicode=True, width=120
+    )
 
 
 def _merge(plain: Mapping[str, Any], overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
@@ -117,20 +129,24 @@ def _sentences(problems: Sequence[Any]) -> list[str]:
     wants: dict[str, list[str]] = {}
     got: dict[str, str] = {}
     for problem in problems:
-        location = [part for part in map(str, problem["loc"]) if not part.startswith(INTERNAL_PARTS)]
-        key = ".".join(location)
+        place = _place(problem["loc"])
+        if problem["type"] == "union_tag_invalid":
+            place = _Place((*place.keys, problem["ctx"]["discriminator"].strip("'")), place.known)
+        key = ".".join(place.keys)
         if problem["type"] == "extra_forbidden":
-            wants[key] = [f"no such key{_suggestion(location)}"]
+            wants[key] = [f"no such key{_suggestion(place)}"]
             continue
-        wants.setdefault(key, []).append(_want(problem, location))
+        wants.setdefault(key, []).append(_want(problem, place))
         got[key] = _got(problem)
     return [f"{key}{': ' if key else ''}{', or '.join(want)}{got.get(key, '')}" for key, want in wants.items()]
 
 
-def _want(problem: Any, location: Sequence[str]) -> str:
+def _want(problem: Any, place: _Place) -> str:
     """What a key wants, in the house's words where pydantic speaks of Python."""
-    if problem["type"] == "model_type":
-        return f"should be a section, with keys such as {' and '.join(list(_keys_at(location))[:2])}"
+    if problem["type"] in ("model_type", "model_attributes_type"):
+        return f"should be a section, with keys such as {' and '.join(place.known[:2])}"
+    if problem["type"] == "union_tag_invalid":
+        return f"should be one of {problem['ctx']['expected_tags']}"
     if problem["type"] in PLAIN_WORDS:
         return PLAIN_WORDS[problem["type"]]
     message: str = problem["msg"].removeprefix("Value error, ")
@@ -139,6 +155,8 @@ def _want(problem: Any, location: Sequence[str]) -> str:
 
 def _got(problem: Any) -> str:
     value = problem["input"]
+    if problem["type"] == "union_tag_invalid":
+        return f". Got {problem['ctx']['tag']!r}"
     if isinstance(value, BaseModel) or (isinstance(value, dict) and problem["type"] != "string_type"):
         return ""
     if problem["type"] != "string_type" or isinstance(value, list | dict | None):
@@ -147,19 +165,47 @@ def _got(problem: Any) -> str:
     return f". Got {value!r}{why}: write it in quotes"
 
 
-def _suggestion(location: Sequence[str]) -> str:
-    known = list(_keys_at(location[:-1]))
-    near = difflib.get_close_matches(location[-1], known, n=1)
-    return f"; did you mean '{near[0]}'?" if near else f"; allowed: {', '.join(known)}"
+def _suggestion(place: _Place) -> str:
+    near = difflib.get_close_matches(place.keys[-1], place.known, n=1)
+    return f"; did you mean '{near[0]}'?" if near else f"; allowed: {', '.join(place.known)}"
 
 
-def _keys_at(location: Sequence[str]) -> Iterator[str]:
-    section: type[BaseModel] = Recipe
-    for part in location:
-        annotation = section.model_fields[part].annotation
-        kinds = (annotation, *get_args(annotation))
-        inner = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
-        if inner is None:
-            return
-        section = inner
-    yield from section.model_fields
+@dataclass(frozen=True)
+class _Place:
+    """Where an error is, in keys as a user writes them, and the keys that the innermost section knows."""
+
+    keys: tuple[str, ...]
+    known: tuple[str, ...]
+
+
+def _place(location: Sequence[str | int]) -> _Place:
+    """A location without the names of Python types and without the family that stands for a section's class."""
+    keys: list[str] = []
+    sections: list[type[BaseModel]] = [Recipe]
+    named = False
+    for part in map(str, location):
+        if named:  # below a mapping stands a name of the user's; then what the mapping holds
+            keys.append(part)
+            named = False
+        elif len(sections) > 1:
+            sections = [section for section in sections if _tag(section) == part]
+        elif not part.startswith(INTERNAL_PARTS):
+            keys.append(part)
+            field = sections[0].model_fields.get(part) if sections else None
+            if field is not None:
+                sections, named = sections_of(field.annotation), get_origin(field.annotation) is dict
+    known = dict.fromkeys(name for section in sections for name in section.model_fields)
+    return _Place(tuple(keys), tuple(known))
+
+
+def _tag(section: type[BaseModel]) -> str | None:
+    """The family that a class of a section is chosen by."""
+    family = section.model_fields.get("family")
+    return None if family is None else str(get_args(family.annotation)[0])
+
+
+def sections_of(annotation: Any) -> list[type[BaseModel]]:
+    """The settings that a key of this type may hold: several where a family chooses, none where it is a value."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [section for part in get_args(annotation) for section in sections_of(part)]

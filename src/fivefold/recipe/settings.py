@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from fivefold.recipe.ensemble import EnsembleSettings, MemberSettings, member_sections, reads
+from fivefold.recipe.models import LinearSettings, ModelSettings
+from fivefold.recipe.section import Settings
+from fivefold.recipe.training import LINEAR_KEYS, ObjectiveSettings, PretrainingSettings, TrainingSettings
 
 Metric = Literal[
     "f1_macro",
@@ -25,27 +30,11 @@ Metric = Literal[
 RESERVED = ("id", "fold")
 """As in `fivefold.task`, which imports numpy; a test keeps them alike."""
 
-LONGEST = 100
-"""No n-gram is longer."""
-
-
-class Settings(BaseModel):
-    """A section of the recipe: unknown keys are mistakes, values don't change once read, numbers are finite."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-def _ordered(span: tuple[int, int]) -> tuple[int, int]:
-    if not 1 <= span[0] <= span[1] <= LONGEST:
-        raise ValueError(f"must be [low, high] with 1 <= low <= high <= {LONGEST}")
-    return span
-
 
 def _repeated(names: list[str]) -> list[str]:
     return sorted({name for name in names if names.count(name) > 1})
 
 
-Span = Annotated[tuple[int, int], AfterValidator(_ordered)]
 Source = str | list[str] | None
 
 
@@ -153,62 +142,6 @@ class FoldSettings(Settings):
         return self
 
 
-BOOSTING_KEYS = ("trees", "leaves", "learning_rate")
-
-
-class LinearSettings(Settings):
-    """TF-IDF over words and characters with a linear model or boosted trees."""
-
-    family: Literal["linear"] = Field("linear", description="the only family so far")
-    solver: Literal["logistic", "svm", "boosting"] = Field(
-        "logistic", description="logistic regression, linear SVM with calibrated scores, or LightGBM"
-    )
-    tokens: Literal["words", "social"] = Field("words", description="what a word is; social keeps emoji, # and @")
-    word_ngrams: Span | None = Field((1, 2), description="[low, high] words; null: none")
-    char_ngrams: Span | None = Field((2, 5), description="[low, high] characters within word bounds; null: none")
-    min_df: int = Field(2, ge=1, description="drop n-grams in fewer training rows of the fold")
-    max_features: int | None = Field(
-        None, ge=1, le=2**31 - 1, description="keep the most frequent n-grams of each kind"
-    )
-    sublinear_tf: bool = Field(True, description="1 + log(count) instead of the count")
-    C: float = Field(4.0, gt=0, le=1e6, description="inverse strength of the L2 penalty")
-    max_epochs: int = Field(30, ge=1, le=1_000_000, description="passes over the rows at most")
-    tolerance: float = Field(1e-2, gt=0, le=1, description="stop when no dual variable moves further than this")
-    prune: float = Field(0.01, ge=0, le=1e6, description="drop smaller weights of categoricals with over 128 classes")
-    trees: int = Field(200, ge=1, le=100_000, description="boosting: rounds")
-    leaves: int = Field(31, ge=2, le=131_072, description="boosting: leaves a tree")
-    learning_rate: float = Field(0.1, gt=0, le=10, description="boosting: shrinkage")
-
-    @model_validator(mode="after")
-    def _some_features(self) -> LinearSettings:
-        if self.word_ngrams is None and self.char_ngrams is None:
-            raise ValueError("word_ngrams and char_ngrams can't both be null")
-        return self
-
-    @model_validator(mode="after")
-    def _nothing_idle(self) -> LinearSettings:
-        """A key that the chosen solver doesn't read is a mistake, not a silent no-op."""
-        changed = [key for key in self.idle_keys if getattr(self, key) != type(self).model_fields[key].default]
-        if changed:
-            raise ValueError(f"solver '{self.solver}' doesn't use {', '.join(changed)}")
-        return self
-
-    @property
-    def idle_keys(self) -> tuple[str, ...]:
-        """Keys that the chosen solver doesn't read."""
-        return ("C", "max_epochs", "tolerance", "prune") if self.solver == "boosting" else BOOSTING_KEYS
-
-
-ModelSettings = LinearSettings
-
-
-class ObjectiveSettings(Settings):
-    """What training minimises."""
-
-    class_weights: Literal["none", "balanced"] = Field("none", description="balanced: n_rows / (2 n_rows_of_side)")
-    weight_cap: float | None = Field(None, gt=0, le=1e6, description="no class weight above this")
-
-
 class DecisionSettings(Settings):
     """How scores become labels; chosen on out-of-fold scores."""
 
@@ -240,7 +173,81 @@ class Recipe(Settings):
     folds: FoldSettings = FoldSettings()
     model: ModelSettings = LinearSettings()
     objective: ObjectiveSettings = ObjectiveSettings()
+    training: TrainingSettings | None = Field(None, description="none: defaults; linear models have no such section")
+    pretraining: PretrainingSettings | None = Field(None, description="none: the backbone is taken as it is")
+    ensemble: EnsembleSettings | None = Field(None, description="none: one model")
     decision: DecisionSettings = DecisionSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _family(cls, value: object) -> object:
+        """A section `model` that names no family is a linear one; a network always has a section `training`."""
+        if not isinstance(value, dict) or not isinstance(value.get("model"), dict):
+            return value
+        model = {"family": "linear"} | value["model"]
+        trained: dict[str, object] = {} if model["family"] == "linear" or value.get("training") else {"training": {}}
+        return {**value, "model": model, **trained}
+
+    @model_validator(mode="after")
+    def _nothing_idle(self) -> Recipe:
+        """Sections that the family doesn't read are mistakes, not silent no-ops."""
+        if self.ensemble is not None:
+            return self
+        family = self.model.family
+        unread = []
+        if family == "linear":
+            fields = ObjectiveSettings.model_fields
+            changed = [k for k in fields if k not in LINEAR_KEYS and getattr(self.objective, k) != fields[k].default]
+            unread += [f"objective.{key}" for key in changed] + (["training"] if self.training else [])
+            unread += ["objective.class_weights: positive"] if self.objective.class_weights == "positive" else []
+        if family != "encoder" and self.pretraining is not None:
+            unread.append("pretraining")
+        if unread:
+            raise ValueError(f"model.family '{family}' doesn't use {', '.join(unread)}")
+        return self
+
+    @model_validator(mode="after")
+    def _members_sound(self) -> Recipe:
+        """What each member would be told as a recipe of its own, and sections that none of them reads."""
+        problems = []
+        for name in self.ensemble.members if self.ensemble else ():
+            try:
+                self.member(name)
+            except ValidationError as error:
+                said = [problem["msg"].removeprefix("Value error, ") for problem in error.errors()]
+                problems.append(f"ensemble.members.{name}: {'; '.join(said)}")
+        idle = [name for name in self.unread if name in self.model_fields_set and getattr(self, name) is not None]
+        if idle:
+            problems.append(f"no member of the ensemble reads {', '.join(idle)}: each has its own; take it out")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """Sections that every member of the ensemble replaces or doesn't read; none without an ensemble."""
+        if self.ensemble is None:
+            return ()
+        members = list(self.ensemble.members.values())
+        own_family = self.model.family
+        return tuple(
+            section
+            for section in MemberSettings.model_fields
+            if all(not reads(member, section, own_family) for member in members)
+        )
+
+    def member(self, name: str) -> Recipe:
+        """The recipe of one member of the ensemble.
+
+        Raises
+        ------
+        KeyError
+            If there is no such member.
+        """
+        assert self.ensemble is not None
+        own = self.ensemble.members[name].model_dump(exclude_unset=True)
+        sections = member_sections(self.model_dump(exclude_unset=True), own)
+        return Recipe.model_validate(sections | {"name": f"{self.name}: {name}"})
 
     @model_validator(mode="after")
     def _labels_have_one_role(self) -> Recipe:

@@ -2,12 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from fivefold.evaluation.summary import Evaluation
+import numpy as np
+
+from fivefold.evaluation.summary import Estimate, Evaluation
+from fivefold.evaluation.sums import Values
 from fivefold.scores import Scores
 from fivefold.task import IntArray, Labels, Task
+
+
+@dataclass(frozen=True)
+class Member:
+    """A model of an ensemble: what it is, how much it counts, and its own cross-fitted headline figure."""
+
+    name: str
+    model: str
+    weight: float
+    headline: Estimate
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """How one fold learnt.
+
+    Parameters
+    ----------
+    epochs, losses
+        Training points: epoch and loss, (points,).
+    checked, values
+        Evaluations: epoch and the headline metric on the validation rows, (evaluations,).
+    """
+
+    epochs: Values
+    losses: Values
+    checked: Values
+    values: Values
+
+    @staticmethod
+    def from_lines(lines: Iterable[Mapping[str, Any]], metric: str) -> LearningCurve:
+        """The curve that the lines of a learning.jsonl describe; `metric` is drawn, or else what was steered by."""
+        known = list(lines)
+        training = [(line["epoch"], line["loss"]) for line in known if "score" not in line and "loss" in line]
+        checks = [(line["epoch"], line.get(metric, line["score"])) for line in known if "score" in line]
+        return LearningCurve(*_columns(training), *_columns(checks))
+
+
+def _columns(pairs: Sequence[tuple[float, float]]) -> tuple[Values, Values]:
+    """Two columns, without the pairs whose figure is no finite number."""
+    table = np.array(pairs, dtype=np.float64).reshape(-1, 2)
+    table = table[np.isfinite(table).all(axis=1)]
+    return table[:, 0], table[:, 1]
 
 
 @dataclass(frozen=True)
@@ -38,6 +85,10 @@ class ReportContent:
         Sentences a reader must see before trusting the figures.
     explanations
         Label to its strongest n-grams and their weights, where the model can tell.
+    members
+        The models of an ensemble; empty for a single model.
+    learning
+        Member to the learning curves of its folds, "" for a single model; empty where nothing learns by steps.
     dataset, run, language, license, tags
         What the model card says of the data's name, the run's folder, the texts' language code,
         the licence and further tags of the model.
@@ -59,6 +110,8 @@ class ReportContent:
     learnt: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     explanations: Mapping[str, Sequence[tuple[str, float]]] = field(default_factory=dict)
+    members: tuple[Member, ...] = ()
+    learning: Mapping[str, Sequence[LearningCurve]] = field(default_factory=dict)
     dataset: str = "unnamed data"
     run: str = "RUN"
     language: str | None = None

@@ -61,6 +61,7 @@ def render_page(content: ReportContent, pictures: Sequence[Picture]) -> str:
         folds=[value for value in content.folds if math.isfinite(value)],
         pictures=inline,
         confusions=[picture for name, picture in inline.items() if name.startswith("confusion_")],
+        learning=[picture for name, picture in inline.items() if name.startswith("learning_")],
         lines=most_frequent(content.evaluation.labels),
         mistakes=worst_mistakes(content),
         explanations=_explanations(content),

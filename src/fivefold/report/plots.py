@@ -12,6 +12,7 @@ from fivefold.report.confusion import MOST_MATRICES, confusion_matrix
 from fivefold.report.content import ReportContent
 from fivefold.report.curves import threshold_curves
 from fivefold.report.dots import fold_spread, metric_intervals
+from fivefold.report.learning import learning_curves
 from fivefold.report.reliability import reliability_diagram
 
 
@@ -38,3 +39,6 @@ def _drawings(content: ReportContent) -> Iterator[Drawing]:
     for number, target in enumerate(content.task.categoricals[:MOST_MATRICES], start=1):
         yield confusion_matrix(content, target, f"confusion_{number}")
     yield class_imbalance(content)
+    for number, (member, curves) in enumerate(content.learning.items(), start=1):
+        if any(len(curve.checked) or len(curve.epochs) for curve in curves):
+            yield learning_curves(curves, content.evaluation.metric, member, f"learning_{number}")

@@ -1,0 +1,82 @@
+"""What a frozen trunk says of every row, computed once for all folds and epochs and kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from fivefold.models.encoder_net import EncoderNet
+from fivefold.models.material import Activations, Sequences
+from fivefold.models.supervised import on_device
+from fivefold.task import FloatArray
+from fivefold.training.batches import in_order
+from fivefold.training.inputs import Inputs
+from fivefold.training.precision import default_device
+from fivefold.training.tokens import cache_folder, spans, starts_of
+
+
+def frozen_activations(net: EncoderNet, sequences: Sequences, key: str, tokens_per_pass: int) -> Activations:
+    """The vectors below the head of every part of every row.
+
+    Parameters
+    ----------
+    key
+        What names trunk and pooling; with the sequences it names the file in the cache.
+    """
+    inputs = sequences.inputs
+    starts = starts_of(np.bincount(inputs.owner, minlength=inputs.rows))
+    path = _cached(inputs, key)
+    found = _read(path, int(starts[-1]), int(net.backbone.config.hidden_size))
+    if found is None:
+        found = _computed(net, sequences, starts, tokens_per_pass)
+        _write(path, found)
+    return Activations(found, starts)
+
+
+@torch.inference_mode()
+def _computed(net: EncoderNet, sequences: Sequences, starts: np.ndarray, tokens_per_pass: int) -> FloatArray:
+    net.to(default_device()).eval()
+    vectors = np.empty((int(starts[-1]), int(net.backbone.config.hidden_size)), dtype=np.float32)
+    batches = in_order(sequences.lengths, sequences.counts, tokens_per_pass)
+    for rows in tqdm(batches, desc="frozen trunk", unit="batch", disable=None, leave=False):
+        places = spans(starts[rows], np.diff(starts)[rows])
+        vectors[places] = net.pooled(**on_device(sequences.batch(rows), net)).cpu().numpy()
+    return vectors
+
+
+def _cached(inputs: Inputs, key: str) -> Path | None:
+    folder = cache_folder()
+    if folder is None:
+        return None
+    digest = hashlib.sha256(key.encode())
+    for array in (inputs.tokens.ids, inputs.tokens.starts, inputs.types, inputs.part, inputs.owner):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return folder / f"activations-{digest.hexdigest()[:40]}.npy"
+
+
+def _read(path: Path | None, parts: int, hidden: int) -> FloatArray | None:
+    """What a whole file holds, memory-mapped; None if it isn't there or isn't whole."""
+    try:
+        found = None if path is None else np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    whole = found is not None and found.shape == (parts, hidden) and found.dtype == np.float32
+    return found if whole else None
+
+
+def _write(path: Path | None, vectors: FloatArray) -> None:
+    """Write beside and rename; a full or read-only disk costs the next fit its time, not this one its life."""
+    if path is None:
+        return
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as beside:
+            np.save(beside, vectors)
+        os.replace(beside.name, path)

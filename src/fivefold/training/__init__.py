@@ -1,0 +1,1 @@
+"""How a network reads texts and is trained."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fivefold.pipeline.compare import compare_runs as compare
     from fivefold.pipeline.compare import evaluate_run as evaluate
     from fivefold.pipeline.fit import fit
+    from fivefold.pipeline.pretrain import pretrain
     from fivefold.pipeline.run import Run, load
     from fivefold.recipe import Recipe
     from fivefold.scores import Scores
@@ -34,6 +35,7 @@ __all__ = [
     "evaluate",
     "fit",
     "load",
+    "pretrain",
 ]
 
 _HOMES = {
@@ -47,6 +49,7 @@ _HOMES = {
     "evaluate": "fivefold.pipeline.compare:evaluate_run",
     "fit": "fivefold.pipeline.fit:fit",
     "load": "fivefold.pipeline.run:load",
+    "pretrain": "fivefold.pipeline.pretrain:pretrain",
 }
 
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fivefold.data.corpus import build_corpus
 from fivefold.data.load import content_hash, read_table
 from fivefold.errors import DataError, MissingExtraError
 
@@ -215,3 +216,9 @@ def test_any_text_survives_any_format(tmp_path_factory, rows, ending):
     path: Path = tmp_path_factory.mktemp("formats") / f"t{ending}"
     path.write_bytes(WRITERS[ending](frame))
     assert read_table(path).rows() == frame.rows()
+
+
+def test_replacements_are_made_in_every_text() -> None:
+    frame = pl.DataFrame({"text": ["He fell.Then 2.5 m", None], "other": ["a.b", "c"]})
+    corpus = build_corpus(frame, text=["text", "other"], replace=[(r"\.(?=[A-Za-z])", ". "), ("Then", "then")])
+    assert corpus.fields == {"text": ["He fell. then 2.5 m", ""], "other": ["a. b", "c"]}

@@ -219,3 +219,9 @@ def test_checking_a_recipe_imports_nothing_heavy(tmp_path: Path) -> None:
         [sys.executable, "-c", program, str(tmp_path / "r.yaml")], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == "[] 0"
+
+
+@pytest.mark.parametrize("pair", [["(", ""], ["a", r"\1"], ["[", "x"]])
+def test_a_replacement_that_is_none_is_said(pair: list[str]) -> None:
+    with pytest.raises(RecipeError, match=r"data\.replace: .*is no replacement"):
+        build_recipe({"data": {"replace": [pair]}})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 import polars as pl
@@ -16,6 +18,9 @@ from fivefold.task import FloatArray, Task
 
 TURN_BREAK = "\n\n"
 
+Replacements: TypeAlias = Sequence[tuple[str, str]]
+"""Regular expressions of Python and what each match becomes, applied one after the other."""
+
 
 def build_corpus(
     frame: pl.DataFrame,
@@ -24,6 +29,7 @@ def build_corpus(
     id: str | None = None,  # noqa: A002
     weight: str | None = None,
     task: Task | None = None,
+    replace: Replacements = (),
 ) -> Corpus:
     """The rows of a table, ready for models; labels where the table has them.
 
@@ -38,6 +44,8 @@ def build_corpus(
         Column of how much a row counts in training.
     task
         What to read labels for; None: none.
+    replace
+        What is replaced in every text.
 
     Raises
     ------
@@ -50,13 +58,22 @@ def build_corpus(
     require_columns(frame, text, "text")
     return Corpus(
         ids=row_ids(frame, id),
-        fields={name: field_texts(frame[name]) for name in text},
+        fields={name: field_texts(frame[name], replace) for name in text},
         labels=read_labels(frame, task, required=False) if task else None,
         weights=_weights(frame, weight) if weight else None,
     )
 
 
-def field_texts(column: pl.Series) -> list[str]:
+def field_texts(column: pl.Series, replace: Replacements = ()) -> list[str]:
+    """Cells as the text that models read, after replacements, (rows,); see `plain_texts`."""
+    texts = plain_texts(column)
+    for pattern, text in replace:
+        compiled = re.compile(pattern)
+        texts = [compiled.sub(text, cell) for cell in texts]
+    return texts
+
+
+def plain_texts(column: pl.Series) -> list[str]:
     """Cells as the text that models read, (rows,).
 
     A cell's text depends on the cell alone, so a row reads the same in a table and when served.

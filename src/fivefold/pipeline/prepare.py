@@ -27,7 +27,7 @@ from fivefold.errors import LabelError, RecipeError
 from fivefold.pipeline.decide import headline_metric
 from fivefold.pipeline.store import Store
 from fivefold.recipe import Recipe, build_recipe, dump_recipe
-from fivefold.recipe.settings import TaskSettings
+from fivefold.recipe.settings import DataSettings, TaskSettings
 from fivefold.task import Categorical, IntArray, Swap, Task, Tree
 
 log = logging.getLogger("fivefold")
@@ -103,7 +103,15 @@ def prepare(recipe: Recipe, data: Any = None, test: Any = None) -> Prepared:
     frame = normalise(raw.drop(MARK), layout)
     task = task_of(whole.task, layout, frame)
     check_swap(task, whole.data.text)
-    corpus = build_corpus(frame, text=whole.data.text, id=whole.data.id, weight=whole.data.weight, task=task)
+    source = whole.data
+    corpus = build_corpus(
+        frame,
+        text=source.text,
+        id=source.id,
+        weight=source.weight,
+        task=task,
+        replace=source.replace,
+    )
     headline_metric(whole.decision, task)
     if unseen is not None:
         require_columns(unseen, whole.data.text, "text (in data.test)")
@@ -136,7 +144,7 @@ def unlabelled_texts(recipe: Recipe) -> list[str]:
     if all(single.pretraining is None for single in single_recipes(recipe)):
         log.warning("  data.unlabelled isn't read: only the section pretraining of an encoder does.")
         return []
-    return texts_in(read_source(source), recipe.data.text, "data.unlabelled")
+    return texts_in(read_source(source), recipe.data, "data.unlabelled")
 
 
 def texts_of_test(recipe: Recipe, test: pl.DataFrame | None) -> list[str]:
@@ -154,10 +162,10 @@ def texts_of_test(recipe: Recipe, test: pl.DataFrame | None) -> list[str]:
             "pretraining.test_texts reads the texts of data.test, and there is none.",
             next_step="add --set data.test=FILE, or leave pretraining.test_texts out",
         )
-    return texts_in(test, recipe.data.text, "data.test")
+    return texts_in(test, recipe.data, "data.test")
 
 
-def texts_in(frame: pl.DataFrame, text: Sequence[str], origin: str) -> list[str]:
+def texts_in(frame: pl.DataFrame, data: DataSettings, origin: str) -> list[str]:
     """The cells of the text columns that a table has, column by column, missing ones left out.
 
     Raises
@@ -165,10 +173,10 @@ def texts_in(frame: pl.DataFrame, text: Sequence[str], origin: str) -> list[str]
     DataError
         If it has none of them.
     """
-    present = [name for name in text if name in frame.columns]
+    present = [name for name in data.text if name in frame.columns]
     if not present:
-        require_columns(frame, text, f"text (in {origin})")
-    return [cell for name in present for cell in field_texts(frame[name]) if cell]
+        require_columns(frame, data.text, f"text (in {origin})")
+    return [cell for name in present for cell in field_texts(frame[name], data.replace) if cell]
 
 
 def digest_of(texts: Sequence[str]) -> str:

@@ -103,7 +103,7 @@ def gather(recipe: Recipe, data: Any = None) -> tuple[Recipe, list[str]]:
     recipe = recipe.model_copy(
         update={"pretraining": settings, "data": recipe.data.model_copy(update={"text": list(text)})}
     )
-    own = [] if train is None else texts_in(train, text, "data.train")
+    own = [] if train is None else texts_in(train, recipe.data, "data.train")
     return recipe, [*own, *unlabelled_texts(recipe), *texts_of_test(recipe, test)]
 
 

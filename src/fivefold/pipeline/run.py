@@ -187,7 +187,7 @@ class Run:
         """Calibrated scores of the table's rows, some at a time."""
         id_column = self.recipe.data.id
         named = id_column if id_column in frame.columns else None
-        corpus = build_corpus(frame, text=self.recipe.data.text, id=named)
+        corpus = build_corpus(frame, text=self.recipe.data.text, id=named, replace=self.recipe.data.replace)
         for start in range(0, len(corpus), BATCH):
             rows = corpus.rows(np.arange(start, min(start + BATCH, len(corpus))))
             yield self.rule.calibrate(self.raw(rows))

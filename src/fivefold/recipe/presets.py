@@ -31,18 +31,18 @@ class Preset:
     sections: Mapping[str, Any]
 
 
-def _encoder(backbone: str | None, learning_rate: float, epochs: float) -> dict[str, Any]:
+def _encoder(backbone: str | None, learning_rate: float, head_learning_rate: float) -> dict[str, Any]:
     named = {} if backbone is None else {"backbone": backbone}
     return {
         "model": {"family": "encoder", **named},
-        "training": {"learning_rate": learning_rate, "epochs": epochs},
+        "training": {"epochs": 3, "learning_rate": learning_rate, "head_learning_rate": head_learning_rate},
     }
 
 
 LINEAR = {"model": {"family": "linear"}}
-MINILM = _encoder(None, 1e-4, 4)
-MPNET = _encoder("sentence-transformers/all-mpnet-base-v2", 3e-5, 3)
-DEBERTA = _encoder("microsoft/deberta-v3-base", 2e-5, 3)
+MINILM = _encoder(None, 2e-4, 1e-3)
+MPNET = _encoder("sentence-transformers/all-mpnet-base-v2", 5e-5, 5e-4)
+DEBERTA = _encoder("microsoft/deberta-v3-base", 2e-5, 2e-4)
 
 PRESETS: Mapping[str, Preset] = {
     "fast": Preset("a linear model", "a CPU", LINEAR),

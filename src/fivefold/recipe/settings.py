@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -46,10 +47,23 @@ class DataSettings(Settings):
     unlabelled: Source = Field(None, description="text without labels, for domain pretraining")
     extra: Source = Field(None, description="labelled rows that are always in training and never scored")
     text: list[str] = Field([], description="text columns; empty: inferred and said aloud")
+    replace: list[tuple[str, str]] = Field(
+        [], description="pairs: a regular expression of Python, and what its matches in the texts become"
+    )
     id: str | None = Field(None, description="column that names a row; none: the row's number")
     group: str | None = Field(None, description="column of rows that must stay in one fold")
     weight: str | None = Field(None, description="column of how much a row counts in training")
     fold: str | None = Field(None, description="column with given folds")
+
+    @field_validator("replace")
+    @classmethod
+    def _compiled(cls, replace: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        for pattern, text in replace:
+            try:
+                re.sub(pattern, text, "")
+            except (re.error, IndexError) as error:
+                raise ValueError(f"'{pattern}' to '{text}' is no replacement: {error}") from None
+        return replace
 
 
 class SwapSettings(Settings):

@@ -124,11 +124,10 @@ class EncoderClassifier(Network):
             self.net = self.build(None, self.seed)
         net = self.net
         assert isinstance(net, EncoderNet)
-        budget = self.training["tokens_per_pass"]
         key = hashlib.sha256(
             f"{trunk_digest(net)}:{self.over}:{self.reading}:{self.tokenizer_digest}".encode()
         ).hexdigest()
-        return corpus.once(f"activations:{key}", lambda _: frozen_activations(net, sequences, key, budget))
+        return corpus.once(f"activations:{key}", lambda _: frozen_activations(net, sequences, key, self.scoring_tokens))
 
     @cached_property
     def prompt_ids(self) -> Any:

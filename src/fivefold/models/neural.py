@@ -26,7 +26,7 @@ from fivefold.training.batches import padding_share
 from fivefold.training.inputs import Inputs
 from fivefold.training.optim import Group, layer_groups
 from fivefold.training.plan import Optimisation
-from fivefold.training.precision import choose_precision, default_device, matrix_peak
+from fivefold.training.precision import SCORING_TOKENS, TRAINING_TOKENS, choose_precision, default_device, matrix_peak
 from fivefold.training.trackers import require_trackers
 
 INNER = 10
@@ -163,12 +163,17 @@ class Network(ABC):
         assert self.net is not None
         material = self.material(rows.corpus)
         module = self.trained(self.net).to(default_device()).eval()
-        budget = self.training["tokens_per_pass"]
+        budget = self.scoring_tokens
         logits = logits_of(module, material, rows.index, self.task, budget)
         if self.task.swap is not None:
             turned = logits_of(module, material, rows.index + len(rows.corpus), self.task, budget)
             logits = self._normalised((logits + turned[:, self.task.swap_order]) * np.float32(0.5))
         return Scores(self.task, rows.ids, logits)
+
+    @property
+    def scoring_tokens(self) -> int:
+        """Tokens of a pass without gradients."""
+        return SCORING_TOKENS[default_device().type]
 
     def _normalised(self, logits: FloatArray) -> FloatArray:
         for target in self.task.categoricals:
@@ -214,7 +219,7 @@ class Network(ABC):
         alpha, categorical, start = (plain.pop(f"rdrop_{key}") for key in ("alpha", "categorical", "start_step"))
         sides = loss_weights(examples.labels, plain.pop("class_weights"), plain.pop("weight_cap"))
         agreement = Agreement(alpha, categorical, start) if alpha else None
-        budget = t["tokens_per_pass"]
+        budget = t["tokens_per_pass"] or TRAINING_TOKENS[default_device().type]
         return Supervised(
             self.trained(net),
             self._groups(net),
@@ -223,7 +228,7 @@ class Network(ABC):
             Objective(self.task, side_weights=sides, **plain),
             agreement=agreement,
             watched=watched,
-            tokens_per_pass=budget,
+            tokens_per_pass=self.scoring_tokens,
             fresh=lambda seed: begun or weights_of(self.trained(self.build(examples.labels, seed))),
         )
 

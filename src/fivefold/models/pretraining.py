@@ -40,7 +40,7 @@ from fivefold.training.batches import Batches
 from fivefold.training.inputs import learn_template
 from fivefold.training.loop import train
 from fivefold.training.plan import Optimisation, Outcome
-from fivefold.training.precision import choose_precision, default_device
+from fivefold.training.precision import TRAINING_TOKENS, choose_precision, default_device
 from fivefold.training.tokens import Tokens, cache_folder, tokenise
 from fivefold.training.trackers import require_trackers
 
@@ -126,7 +126,8 @@ class Pretraining:
     def batches(self, passages: Passages) -> Batches:
         """Passages in training order."""
         inputs, t = passages.inputs, self.training
-        return Batches(inputs.lengths, inputs.counts, t["batch_size"], t["tokens_per_pass"], self.seed)
+        budget = t["tokens_per_pass"] or TRAINING_TOKENS[default_device().type]
+        return Batches(inputs.lengths, inputs.counts, t["batch_size"], budget, self.seed)
 
     def optimisation(self, config: Any) -> Optimisation:
         """How the loop trains a backbone of this configuration; the best weights are kept."""

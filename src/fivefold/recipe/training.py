@@ -75,8 +75,10 @@ class OptimiserSettings(Settings):
 
     epochs: float = Field(3.0, gt=0, le=10_000, description="passes over the training rows")
     batch_size: int = Field(32, ge=1, le=1_000_000, description="rows of an optimiser step")
-    tokens_per_pass: int = Field(
-        8192, ge=1, description="tokens of a forward pass at most; a larger batch is accumulated"
+    tokens_per_pass: int | None = Field(
+        None,
+        ge=1,
+        description="tokens of a forward pass at most, larger batches are accumulated; none: as suits the device",
     )
     learning_rate: float = Field(5e-5, gt=0, le=10, description="peak of the schedule")
     weight_decay: float = Field(0.01, ge=0, le=1, description="decoupled; none on norms and biases")

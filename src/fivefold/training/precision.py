@@ -17,6 +17,12 @@ PEAK_SIZE = {"cpu": 2048, "cuda": 8192}
 """Edge of the square matrices whose product measures the peak."""
 
 
+TRAINING_TOKENS = {"cpu": 2048, "cuda": 16_384}
+SCORING_TOKENS = {"cpu": 1024, "cuda": 65_536}
+"""Tokens of a pass: on a CPU so few that activations stay in its cache (1.2 times as fast in training and 1.5 times in
+scoring as with 8,192, measured with MiniLM), on a GPU so many that it is never waiting."""
+
+
 def default_device() -> torch.device:
     """The first GPU where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

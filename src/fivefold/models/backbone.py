@@ -12,24 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from fivefold.errors import FivefoldError, MissingExtraError
+import torch
+import transformers
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    DebertaV2ForMaskedLM,
+)
 
-try:
-    import torch
-    import transformers
-    from huggingface_hub.errors import StrictDataclassError
-    from safetensors import SafetensorError
-    from transformers import (
-        AutoConfig,
-        AutoModel,
-        AutoModelForCausalLM,
-        AutoModelForMaskedLM,
-        AutoTokenizer,
-        DebertaV2ForMaskedLM,
-    )
-except ModuleNotFoundError as error:
-    raise MissingExtraError(error.name or "torch", "neural", "An encoder") from error
-
+from fivefold.errors import FivefoldError
 from fivefold.models.architectures import set_dropouts
 from fivefold.models.big_bird import mend
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from fivefold.errors import MissingExtraError
 from fivefold.models.base import Classifier
 from fivefold.task import Task
 
@@ -18,10 +19,28 @@ FAMILIES = {
 """Family to the class that implements it, imported when asked for."""
 
 
+EXTRA = "neural"
+"""What installs the packages that families other than the linear one import."""
+
+
+def family_class(family: str) -> Callable[..., Classifier]:
+    """The class that implements a family.
+
+    Raises
+    ------
+    MissingExtraError
+        If a package that it needs isn't installed.
+    """
+    module, name = FAMILIES[family].split(":")
+    try:
+        found: Callable[..., Classifier] = getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("fivefold"):
+            raise
+        raise MissingExtraError(error.name, EXTRA, f"The family '{family}'") from error
+    return found
+
+
 def maker(task: Task, family: str, seed: int, settings: Mapping[str, Any]) -> Callable[[], Classifier]:
     """A function that makes an unfitted classifier of `family` with plain settings."""
-    module, name = FAMILIES[family].split(":")
-    made: Callable[[], Classifier] = partial(
-        getattr(importlib.import_module(module), name), task=task, seed=seed, **settings
-    )
-    return made
+    return partial(family_class(family), task=task, seed=seed, **settings)

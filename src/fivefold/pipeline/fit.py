@@ -20,13 +20,14 @@ from fivefold.data.groups import merge_groups
 from fivefold.data.labels import labels_frame
 from fivefold.data.split import split
 from fivefold.models.base import Cost
+from fivefold.models.families import family_class
 from fivefold.pipeline.continuation import begun_from, continued
 from fivefold.pipeline.decide import decide
 from fivefold.pipeline.ensemble import fit_ensemble
 from fivefold.pipeline.folds import fit_folds, gather, total_cost, write_json
 from fivefold.pipeline.inspect import check_frame
 from fivefold.pipeline.predict import FORMS, predict_frame
-from fivefold.pipeline.prepare import Prepared, prepare, source_name
+from fivefold.pipeline.prepare import Prepared, prepare, single_recipes, source_name
 from fivefold.pipeline.pretrain import fit_backbone, pretraining_texts
 from fivefold.pipeline.publish import excerpts, publish
 from fivefold.pipeline.run import GROUP, Run, classifier_maker
@@ -99,6 +100,8 @@ def default_folder(recipe: Recipe) -> Path:
 
 
 def _fit(recipe: Recipe, data: Any, out: Path, test: Any, overwrite: bool) -> tuple[Run, Prepared]:
+    for single in single_recipes(recipe):
+        family_class(single.model.family)
     store = Store(out)
     source = recipe.data.train if data is None else data
     if source is not None:

@@ -14,6 +14,7 @@ import polars as pl
 from fivefold.data.columns import counted
 from fivefold.data.infer import infer
 from fivefold.errors import DataError, RecipeError
+from fivefold.models.families import family_class
 from fivefold.pipeline.folds import CURVE, TRACKERS, write_json
 from fivefold.pipeline.prepare import (
     MARK,
@@ -95,7 +96,7 @@ def gather(recipe: Recipe, data: Any = None) -> tuple[Recipe, list[str]]:
     RecipeError
         If the recipe has no backbone to pretrain.
     """
-    encoder_of(recipe)
+    family_class(encoder_of(recipe).family)
     settings = recipe.pretraining or PretrainingSettings()
     train = None if data is None and recipe.data.train is None else read_labelled(recipe, data)
     test = read_optional(recipe.data.test)

@@ -1,6 +1,8 @@
 """Kill a fit with SIGKILL at random moments: each rerun must complete with the same bytes of scores.
 
-    python bench/resume.py [--kills 20] [--shape tweets] [--rows 800] [--seed 0] [--out JSON]
+    python bench/resume.py [--kills 20] [--shape tweets] [--rows 800] [--seed 0] [--set KEY=VALUE ...] [--out JSON]
+
+A network, with a checkpoint after every step: --set model.family=feedforward --set training.checkpoint_minutes=0
 
 Exits with 1 if a rerun fails or a byte differs.
 """
@@ -28,6 +30,9 @@ def main() -> int:
     parser.add_argument("--shape", default="tweets")
     parser.add_argument("--rows", type=int, default=800)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="of the recipe, as in fivefold fit"
+    )
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -43,6 +48,7 @@ def run_kills(folder: Path, options: argparse.Namespace) -> list[dict[str, float
     """An undisturbed fit, then one killed and continued fit for each moment."""
     files = write_demo(options.shape, folder / "data", options.rows)
     command = [sys.executable, "-m", "fivefold.cli", "fit", str(files["train"]), "--set", f"data.test={files['test']}"]
+    command += [part for change in options.set for part in ("--set", change)]
     start = time.perf_counter()
     subprocess.run([*command, "--out", str(folder / "whole")], check=True, capture_output=True)
     whole = time.perf_counter() - start

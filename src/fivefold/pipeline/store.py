@@ -52,7 +52,18 @@ FULL = {errno.ENOSPC, errno.EDQUOT}
 REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 """What a file system answers to a folder that can't be used."""
 
-PACKAGES = ("numpy", "scipy", "scikit-learn", "polars", "numba", "lightgbm")
+PACKAGES = (
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "polars",
+    "numba",
+    "lightgbm",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "accelerate",
+)
 
 
 class Store:

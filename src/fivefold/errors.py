@@ -58,8 +58,8 @@ class ArtefactError(RunError):
 class MissingExtraError(FivefoldError):
     """An optional dependency isn't installed."""
 
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
+    def __init__(self, package: str, extra: str | None, purpose: str) -> None:
         super().__init__(
             f"{purpose} needs the package '{package}', which isn't installed.",
-            next_step=f"pip install 'fivefold[{extra}]'",
+            next_step=f"pip install {package}" if extra is None else f"pip install 'fivefold[{extra}]'",
         )

@@ -180,10 +180,20 @@ def to_logits(task: Task, probabilities: FloatArray) -> FloatArray:
     result = np.log(clipped)
     binary = clipped[:, task.binary_columns]
     result[:, task.binary_columns] = np.log(binary) - np.log1p(-binary)
+    return normalised(task, result)
+
+
+def normalised(task: Task, logits: FloatArray) -> FloatArray:
+    """The same array, each categorical's logits (rows, classes) made log-probabilities in place."""
     for target in task.categoricals:
         columns = task.slices[target.name]
-        result[:, columns] = log_softmax(result[:, columns])
-    return result
+        logits[:, columns] = log_softmax(logits[:, columns])
+    return logits
+
+
+def both_orders(task: Task, logits: FloatArray, swapped: FloatArray) -> FloatArray:
+    """Mean logits (rows, width) of rows and of the same rows with fields exchanged: swapping a row swaps its scores."""
+    return normalised(task, (logits + swapped[:, task.swap_order]) * np.float32(0.5))
 
 
 def mean(parts: Sequence[Scores]) -> Scores:

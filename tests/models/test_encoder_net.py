@@ -14,7 +14,7 @@ from tests.models.tiny_encoders import ARCHITECTURES, batch_of, random_rows, tin
 from fivefold.errors import ArtefactError, FivefoldError
 from fivefold.models.architectures import layer_path
 from fivefold.models.backbone import Origin, load_encoder
-from fivefold.models.encoder_net import EncoderNet
+from fivefold.models.encoder_net import EncoderNet, PooledHead
 from fivefold.models.pooling import mean_pool
 
 ROWS = random_rows([9, 33, 5])
@@ -67,7 +67,7 @@ def test_what_is_pooled_gives_the_same_logits() -> None:
     with torch.no_grad():
         pooled = net.pooled(**batch)
         assert pooled.shape == (2, 32)
-        assert torch.equal(net.from_pooled(pooled, batch["owner"]), net(**batch))
+        assert torch.equal(PooledHead(net)(pooled, batch["owner"]), net(**batch))
     assert not net.trains_pooling
     with pytest.raises(ValueError, match="trained"):
         make(pooling="attention").pooled(**batch)

@@ -161,6 +161,21 @@ def test_the_frozen_trunk_is_run_once_for_all_folds(tokenizer_folder: Path, monk
     assert corpus.built == built
 
 
+def test_another_attention_makes_other_activations(tokenizer_folder: Path) -> None:
+    task, corpus = tweets(60)
+    config = TINY | {"model_type": "big_bird", "block_size": 4, "num_random_blocks": 1, "max_position_embeddings": 128}
+    said = []
+    for attention in ("sparse", "full"):
+        model = encoder(tokenizer_folder, unfrozen_layers=0, attention=attention) | {"architecture": config}
+        fitted = made(task, model, {"epochs": 1})
+        fitted.fit(corpus.rows(), None)
+        said.append(fitted.score(corpus.rows()).logits)
+    kept = [value for value in corpus.built.values() if isinstance(value, Activations)]
+    assert len(kept) == 2
+    assert not np.array_equal(kept[0].vectors, kept[1].vectors)
+    assert not np.array_equal(*said)
+
+
 def test_frozen_activations_come_from_the_cache(
     tokenizer_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

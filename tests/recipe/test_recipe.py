@@ -221,6 +221,11 @@ def test_checking_a_recipe_imports_nothing_heavy(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == "[] 0"
 
 
+def test_a_net_without_layers_has_no_gradient_checkpoints() -> None:
+    with pytest.raises(RecipeError, match=r"'feedforward' doesn't use training\.gradient_checkpointing"):
+        build_recipe({"model": {"family": "feedforward"}, "training": {"gradient_checkpointing": True}})
+
+
 @pytest.mark.parametrize("pair", [["(", ""], ["a", r"\1"], ["[", "x"]])
 def test_a_replacement_that_is_none_is_said(pair: list[str]) -> None:
     with pytest.raises(RecipeError, match=r"data\.replace: .*is no replacement"):

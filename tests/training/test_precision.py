@@ -38,5 +38,5 @@ def test_matrix_peak(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_trackers_that_are_not_installed() -> None:
     require_trackers(())
-    with pytest.raises(MissingExtraError, match="comet-ml"):
+    with pytest.raises(MissingExtraError, match="pip install comet-ml"):
         require_trackers(("comet_ml",))

@@ -14,7 +14,8 @@ from transformers import PreTrainedTokenizerFast
 
 import fivefold.training.tokens as tokens_module
 from fivefold.errors import RecipeError
-from fivefold.training.tokens import Tokens, cache_folder, spans, starts_of, tokenise
+from fivefold.training.cache import cache_folder
+from fivefold.training.tokens import Tokens, spans, starts_of, tokenise
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz[]<>/ABCDEFGHIJKLMNOPQRSTUVWXYZ|_.!? "
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<s>", "</s>", "<pad>", "<mask>", "<|endoftext|>"]

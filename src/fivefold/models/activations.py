@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +14,10 @@ from fivefold.models.material import Activations, Sequences
 from fivefold.models.supervised import on_device
 from fivefold.task import FloatArray
 from fivefold.training.batches import in_order
+from fivefold.training.cache import cache_folder, keep
 from fivefold.training.inputs import Inputs
 from fivefold.training.precision import default_device
-from fivefold.training.tokens import cache_folder, spans, starts_of
+from fivefold.training.tokens import spans, starts_of
 
 
 def frozen_activations(net: EncoderNet, sequences: Sequences, key: str, tokens_per_pass: int) -> Activations:
@@ -36,7 +34,9 @@ def frozen_activations(net: EncoderNet, sequences: Sequences, key: str, tokens_p
     found = _read(path, int(starts[-1]), int(net.backbone.config.hidden_size))
     if found is None:
         found = _computed(net, sequences, starts, tokens_per_pass)
-        _write(path, found)
+        if path is not None:
+            vectors = found
+            keep(path, lambda file: np.save(file, vectors))
     return Activations(found, starts)
 
 
@@ -69,14 +69,3 @@ def _read(path: Path | None, parts: int, hidden: int) -> FloatArray | None:
         return None
     whole = found is not None and found.shape == (parts, hidden) and found.dtype == np.float32
     return found if whole else None
-
-
-def _write(path: Path | None, vectors: FloatArray) -> None:
-    """Write beside and rename; a full or read-only disk costs the next fit its time, not this one its life."""
-    if path is None:
-        return
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as beside:
-            np.save(beside, vectors)
-        os.replace(beside.name, path)

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fivefold.data.compose import Corpus, Rows
 from fivefold.models.activations import frozen_activations
 from fivefold.models.architectures import count_full_attention, position_limit
 from fivefold.models.backbone import Backbone, Origin, load_config, load_encoder, load_masked_lm, load_tokenizer
-from fivefold.models.encoder_net import EncoderNet, merge_fields
+from fivefold.models.encoder_net import EncoderNet, PooledHead
 from fivefold.models.material import Material, Sequences
 from fivefold.models.neural import Network, read_both_ways, truncation_remarks
 from fivefold.models.prompted_net import PromptedNet, answer_id, prompt_lead
@@ -26,18 +26,6 @@ from fivefold.training.inputs import NO_LEAD
 from fivefold.training.tokens import plain_tokenizer
 
 Net = EncoderNet | PromptedNet
-
-
-class HeadOnly(nn.Module):
-    """The head of a frozen encoder, on vectors that its trunk gave once."""
-
-    def __init__(self, net: EncoderNet) -> None:
-        super().__init__()
-        self.head, self.fields = net.head, net.fields
-
-    def forward(self, vectors: Tensor, owner: Tensor) -> Tensor:
-        """Logits (rows, width) of vectors (parts, hidden)."""
-        return merge_fields(self.head(vectors), owner, self.fields)
 
 
 class EncoderClassifier(Network):
@@ -81,7 +69,7 @@ class EncoderClassifier(Network):
         self.attention, self.unfrozen_layers = attention, unfrozen_layers
         cut = None if windows == "none" else Windows(window_tokens, window_overlap, max_windows)
         self.reading = Reading(fields, max_tokens, truncation, head_share, dict(field_tokens), cut)
-        self.over = {"pooling": pooling, "head_dropout": head_dropout, "windows": windows}
+        self.pooling, self.windows, self.head_dropout = pooling, windows, head_dropout
         self.prompt, self.prompt_labels, self.answers = prompt, dict(prompt_labels), (yes, no)
         self.net: Net | None = None
         self.loaded: Backbone | None = None
@@ -97,6 +85,16 @@ class EncoderClassifier(Network):
         return hashlib.sha256(plain_tokenizer(self.tokenizer).encode()).hexdigest()
 
     @cached_property
+    def trunk_digest(self) -> str:
+        """SHA-256 of the backbone's weights, in hex; read of frozen ones only, which never change."""
+        assert self.net is not None
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.net.backbone.state_dict().items()):
+            plain = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            digest.update(name.encode() + plain.numpy().tobytes())
+        return digest.hexdigest()
+
+    @cached_property
     def config(self) -> Any:
         """The backbone's configuration."""
         return load_config(self.origin, self.tokenizer, attention=self.attention, **self.dropouts)
@@ -104,7 +102,7 @@ class EncoderClassifier(Network):
     @property
     def frozen(self) -> bool:
         """Whether nothing below the head learns, so that the trunk has to be run once only."""
-        pools = self.over["pooling"] == "attention" or self.over["windows"] == "attention"
+        pools = "attention" in (self.pooling, self.windows)
         return self.head != "prompted" and self.unfrozen_layers == 0 and not pools
 
     def learn_vocabulary(self, train: Rows) -> None:
@@ -124,9 +122,8 @@ class EncoderClassifier(Network):
             self.net = self.build(None, self.seed)
         net = self.net
         assert isinstance(net, EncoderNet)
-        key = hashlib.sha256(
-            f"{trunk_digest(net)}:{self.over}:{self.reading}:{self.tokenizer_digest}".encode()
-        ).hexdigest()
+        named = (self.trunk_digest, self.attention, self.pooling, self.windows, self.reading, self.tokenizer_digest)
+        key = hashlib.sha256(repr(named).encode()).hexdigest()
         return corpus.once(f"activations:{key}", lambda _: frozen_activations(net, sequences, key, self.scoring_tokens))
 
     @cached_property
@@ -154,7 +151,16 @@ class EncoderClassifier(Network):
             "unfrozen_layers": self.unfrozen_layers,
         }
         if self.head != "prompted":
-            return EncoderNet(model, seed=seed, biases=biases, head=self.head, **self.over, **common)
+            return EncoderNet(
+                model,
+                seed=seed,
+                biases=biases,
+                head=self.head,
+                head_dropout=self.head_dropout,
+                pooling=self.pooling,
+                windows=self.windows,
+                **common,
+            )
         yes, no = (answer_id(self.tokenizer, word) for word in self.answers)
         return PromptedNet(model, mask=self.tokenizer.mask_token_id, yes=yes, no=no, **common)
 
@@ -168,7 +174,7 @@ class EncoderClassifier(Network):
 
     def trained(self, net: nn.Module) -> nn.Module:
         """All of it, or the head of a frozen one."""
-        return HeadOnly(net) if self.frozen and isinstance(net, EncoderNet) else net
+        return PooledHead(net) if self.frozen and isinstance(net, EncoderNet) else net
 
     def depths(self, net: nn.Module) -> list[Mapping[str, nn.Parameter]]:
         """Embeddings, layers from the bottom up, head."""
@@ -195,19 +201,10 @@ class EncoderClassifier(Network):
         """Become the model that `save` wrote; only the folder is read."""
         self.origin = Origin(str(folder), None, self.origin.trust_remote_code)
         self.tokenizer_name = str(folder)
-        for name in ("tokenizer", "tokenizer_digest", "config", "prompt_ids"):
+        for name in ("tokenizer", "tokenizer_digest", "trunk_digest", "config", "prompt_ids"):
             self.__dict__.pop(name, None)
         self.net = self.build(None, self.seed)
         if isinstance(self.net, EncoderNet):
             self.net.load_head(folder)
         self.resumed = True
         self.net.eval()
-
-
-def trunk_digest(net: EncoderNet) -> str:
-    """SHA-256 of the backbone's weights, in hex."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(net.backbone.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else b"")
-    return digest.hexdigest()

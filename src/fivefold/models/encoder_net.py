@@ -205,7 +205,7 @@ class EncoderNet(Net):
         """Logits (rows, width) from the vectors (S, H) of a batch's sequences."""
         with torch.autocast(vectors.device.type, enabled=False):
             merged = self._merge_windows(vectors.float(), part, len(owner))
-            return merge_fields(self.head(merged), owner, self.fields)
+        return head_logits(self.head, merged, owner, self.fields)
 
     @property
     def trains_pooling(self) -> bool:
@@ -232,11 +232,6 @@ class EncoderNet(Net):
             raise ValueError("vectors of a trained pooling can't be kept")
         vectors = self.vectors(input_ids, attention_mask, token_type_ids)
         return self._merge_windows(vectors, part, len(owner))
-
-    def from_pooled(self, pooled: Tensor, owner: Tensor) -> Tensor:
-        """Logits (rows, width) from what `pooled` gave, (parts, H)."""
-        with torch.autocast(pooled.device.type, enabled=False):
-            return merge_fields(self.head(pooled.float()), owner, self.fields)
 
     def reset_head(self, seed: int, biases: FloatArray | Sequence[float] | None = None) -> None:
         """Draw the head anew: normal weights as in the backbone, and the given biases for the logits."""
@@ -284,6 +279,24 @@ class EncoderNet(Net):
         if self.window_attention is not None:
             return self.window_attention.merge(vectors, part, parts)
         return MERGES[self.windows](vectors, part, parts)
+
+
+class PooledHead(nn.Module):
+    """The head of a net, on the vectors that the net's `pooled` gave."""
+
+    def __init__(self, net: EncoderNet) -> None:
+        super().__init__()
+        self.head, self.fields = net.head, net.fields
+
+    def forward(self, vectors: Tensor, owner: Tensor) -> Tensor:
+        """Logits (rows, width) of vectors (parts, H)."""
+        return head_logits(self.head, vectors, owner, self.fields)
+
+
+def head_logits(head: nn.Module, vectors: Tensor, owner: Tensor, fields: FieldMerge) -> Tensor:
+    """Logits of rows from the vectors of their parts, in fp32 under autocast too; (parts, H) -> (rows, width)."""
+    with torch.autocast(vectors.device.type, enabled=False):
+        return merge_fields(head(vectors.float()), owner, fields)
 
 
 def merge_fields(logits: Tensor, owner: Tensor, fields: FieldMerge) -> Tensor:

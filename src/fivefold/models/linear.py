@@ -16,7 +16,7 @@ from fivefold.models.features import Features, documents, stacked, threads
 from fivefold.models.ngrams import Analyzer, NGrams, read_ngrams
 from fivefold.models.tfidf import Tfidf, TfidfSettings
 from fivefold.objectives.weights import side_weights
-from fivefold.scores import Scores, log_softmax
+from fivefold.scores import Scores, both_orders
 from fivefold.task import FloatArray, Labels, Task, concatenate
 
 Span = tuple[int, int]
@@ -126,8 +126,8 @@ class LinearClassifier:
         """Logits of `rows`; with a swap the mean over both orders, so that swapping a row swaps its scores."""
         logits = self.head.logits(self.features.transform(rows))
         if self.task.swap is not None:
-            swapped = self.head.logits(self.features.transform_swapped(rows))[:, self.task.swap_order]
-            logits = self._normalised((logits + swapped) * np.float32(0.5))
+            swapped = self.head.logits(self.features.transform_swapped(rows))
+            logits = both_orders(self.task, logits, swapped)
         return Scores(self.task, rows.ids, logits)
 
     def explain(self, rows: Rows, most: int) -> Mapping[str, list[tuple[str, float]]]:
@@ -154,12 +154,6 @@ class LinearClassifier:
     def _sides(self, labels: Labels) -> FloatArray:
         sides = side_weights(labels, self.class_weights, self.weight_cap)
         return np.ones((self.task.width, 2), dtype=np.float32) if sides is None else sides
-
-    def _normalised(self, logits: FloatArray) -> FloatArray:
-        for target in self.task.categoricals:
-            columns = self.task.slices[target.name]
-            logits[:, columns] = log_softmax(logits[:, columns])
-        return logits
 
     def _explained(self, rows: Rows) -> list[tuple[int, str]]:
         """Logits of the most frequent labels, in the order of the task."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fivefold.task import FloatArray
 from fivefold.training.inputs import Inputs
+from fivefold.training.tokens import spans
 
 Positions = npt.NDArray[np.int64]
 
@@ -101,6 +102,5 @@ class Activations:
         """The rows' vectors and the row of each."""
         counts = self.counts[rows]
         owner = np.repeat(np.arange(len(rows)), counts)
-        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        vectors = self.vectors[np.repeat(self.starts[rows], counts) + within]
+        vectors = self.vectors[spans(self.starts[rows], counts)]
         return {"vectors": torch.from_numpy(vectors), "owner": torch.from_numpy(owner)}

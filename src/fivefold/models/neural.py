@@ -19,8 +19,8 @@ from fivefold.models.material import Material, Sequences
 from fivefold.models.supervised import Agreement, Examples, Supervised, Watched, logits_of
 from fivefold.objectives.objective import Objective
 from fivefold.objectives.weights import loss_weights
-from fivefold.scores import Scores, log_softmax
-from fivefold.task import FloatArray, Labels, Swap, Task, concatenate
+from fivefold.scores import Scores, both_orders
+from fivefold.task import Labels, Swap, Task, concatenate
 from fivefold.training import loop
 from fivefold.training.batches import padding_share
 from fivefold.training.inputs import Inputs
@@ -134,8 +134,9 @@ class Network(ABC):
         `valid` is followed as learning goes. It decides nothing unless training.validation is "held_out"; with
         "inner" a tenth of the training rows decides which weights remain and when to stop.
         """
-        train, watched = self._watched(train, valid)
+        train, valid = self._divided(train, valid)
         self.learn_vocabulary(train)
+        watched = Watched(self.material(valid.corpus), valid, self.metric) if valid is not None and len(valid) else None
         net = self.begin(train.labels)
         begun = weights_of(self.trained(net)) if self.resumed else None
         if self.training["gradient_checkpointing"]:
@@ -167,19 +168,13 @@ class Network(ABC):
         logits = logits_of(module, material, rows.index, self.task, budget)
         if self.task.swap is not None:
             turned = logits_of(module, material, rows.index + len(rows.corpus), self.task, budget)
-            logits = self._normalised((logits + turned[:, self.task.swap_order]) * np.float32(0.5))
+            logits = both_orders(self.task, logits, turned)
         return Scores(self.task, rows.ids, logits)
 
     @property
     def scoring_tokens(self) -> int:
         """Tokens of a pass without gradients."""
         return SCORING_TOKENS[default_device().type]
-
-    def _normalised(self, logits: FloatArray) -> FloatArray:
-        for target in self.task.categoricals:
-            columns = self.task.slices[target.name]
-            logits[:, columns] = log_softmax(logits[:, columns])
-        return logits
 
     def _precision(self, device: torch.device) -> Any:
         return choose_precision(self.training["precision"], device)
@@ -194,16 +189,13 @@ class Network(ABC):
         t = self.training
         return bool(t["keep"] == "best" or t["patience"] is not None or t["schedule"] == "plateau")
 
-    def _watched(self, train: Rows, valid: Rows | None) -> tuple[Rows, Watched | None]:
+    def _divided(self, train: Rows, valid: Rows | None) -> tuple[Rows, Rows | None]:
         """The rows that train, and those that are watched."""
         if self._chooses and (self.training["validation"] == "inner" or valid is None or not len(valid)):
             inner = split(train.labels, len(train), count=INNER, method="auto", seed=self.seed, only=0).held_out(0)
             rest = np.setdiff1d(np.arange(len(train)), inner)
-            train, valid = train.take(rest), train.take(inner)
-        if valid is None or not len(valid):
-            return train, None
-        self.learn_vocabulary(train)
-        return train, Watched(self.material(valid.corpus), valid, self.metric)
+            return train.take(rest), train.take(inner)
+        return train, valid
 
     def _examples(self, train: Rows) -> Examples:
         material, labels, weights, index = self.material(train.corpus), train.labels, train.weights, train.index

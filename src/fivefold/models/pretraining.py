@@ -37,11 +37,12 @@ from fivefold.models.passages import (
     masked_puzzle,
 )
 from fivefold.training.batches import Batches
+from fivefold.training.cache import cache_folder
 from fivefold.training.inputs import learn_template
 from fivefold.training.loop import train
 from fivefold.training.plan import Optimisation, Outcome
 from fivefold.training.precision import TRAINING_TOKENS, choose_precision, default_device
-from fivefold.training.tokens import Tokens, cache_folder, tokenise
+from fivefold.training.tokens import Tokens, tokenise
 from fivefold.training.trackers import require_trackers
 
 Objective = Literal["masked", "causal"]
@@ -129,11 +130,10 @@ class Pretraining:
         budget = t["tokens_per_pass"] or TRAINING_TOKENS[default_device().type]
         return Batches(inputs.lengths, inputs.counts, t["batch_size"], budget, self.seed)
 
-    def optimisation(self, config: Any) -> Optimisation:
-        """How the loop trains a backbone of this configuration; the best weights are kept."""
-        device = default_device()
+    def optimisation(self) -> Optimisation:
+        """How the loop trains; the best weights are kept."""
         chosen = {
-            "precision": choose_precision(self.training["precision"], device),
+            "precision": choose_precision(self.training["precision"], default_device()),
             "trackers": tuple(self.training["trackers"]),
             "keep": "best",
         }
@@ -221,7 +221,7 @@ def pretrain(texts: Sequence[str], beginning: Beginning, how: Pretraining, scrat
         fresh=lambda seed: LanguageNet(beginning.load(how.objective, seed).model, beginning.attention),
     )
     before = trainee.evaluate(net.to(default_device()).eval())["perplexity"]
-    outcome = train(trainee, how.optimisation(beginning.config), seed=how.seed, scratch=scratch)
+    outcome = train(trainee, how.optimisation(), seed=how.seed, scratch=scratch)
     after = trainee.evaluate(net.eval())["perplexity"]
     baseline = perplexity(frequency_loss(learnt, watched, vocabulary.plain))
     figures = {"before": before, "after": after, "baseline": baseline, **counts_of(learnt, watched, outcome)}

@@ -12,6 +12,7 @@ import numpy as np
 from fivefold.errors import RecipeError
 from fivefold.models.architectures import PositionLimit
 from fivefold.task import IntArray
+from fivefold.training.cache import cache_folder
 from fivefold.training.inputs import (
     NO_LEAD,
     Inputs,
@@ -22,7 +23,7 @@ from fivefold.training.inputs import (
     separately_windowed,
     windowed,
 )
-from fivefold.training.tokens import Tokens, cache_folder, spans, starts_of, tokenise
+from fivefold.training.tokens import Tokens, spans, starts_of, tokenise
 
 WORTH_KEEPING = 200_000
 """Characters of text from which on their ids are kept in the cache: below, they are read in a tenth of a second."""
@@ -56,8 +57,6 @@ class Reading:
     ----------
     max_tokens
         Tokens of a sequence at most; None: the backbone's limit.
-    lead
-        Ids at the front of every sequence: the slots of a prompt.
     """
 
     fields: Fields
@@ -70,7 +69,7 @@ class Reading:
     def inputs(
         self, texts: Mapping[str, Sequence[str]], tokenizer: Any, limit: PositionLimit, lead: IntArray = NO_LEAD
     ) -> Inputs:
-        """Sequences of all rows.
+        """Sequences of all rows, each with the ids `lead` at its front: the slots of a prompt.
 
         Raises
         ------

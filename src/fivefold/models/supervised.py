@@ -17,7 +17,7 @@ from fivefold.models.material import Material
 from fivefold.objectives.consistency import rdrop
 from fivefold.objectives.objective import Objective
 from fivefold.objectives.targets import targets_of
-from fivefold.scores import Scores, log_softmax
+from fivefold.scores import Scores, normalised
 from fivefold.task import FloatArray, Labels, Task
 from fivefold.training.batches import Batches, in_order
 from fivefold.training.optim import Group
@@ -87,8 +87,8 @@ class Supervised:
     ----------
     module
         Takes a material's batches and gives logits (rows, width).
-    depths
-        Its parameters by depth, for the optimiser.
+    groups
+        Its parameters, and how fast each learns.
     fresh
         The weights to begin with, for a seed.
     """
@@ -168,7 +168,4 @@ def logits_of(module: nn.Module, material: Material, index: Positions, task: Tas
     logits = np.empty((len(index), task.width), dtype=np.float32)
     for rows in in_order(material.lengths[index], material.counts[index], tokens_per_pass):
         logits[rows] = module(**on_device(material.batch(index[rows]), module)).float().cpu().numpy()
-    for target in task.categoricals:
-        columns = task.slices[target.name]
-        logits[:, columns] = log_softmax(logits[:, columns])
-    return logits
+    return normalised(task, logits)

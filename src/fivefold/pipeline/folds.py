@@ -20,6 +20,7 @@ from fivefold.models.base import Classifier, Cost
 from fivefold.pipeline.store import Store
 from fivefold.scores import CHUNK, Scores, empty
 from fivefold.task import Task
+from fivefold.training.curve import CURVE, TRACKED
 
 log = logging.getLogger("fivefold")
 
@@ -28,9 +29,6 @@ PARITY_ROWS = 256
 
 PARITY_TOLERANCE = 1e-4
 """Largest difference of a logit that saving and loading may make."""
-
-CURVE, TRACKERS = "learning.jsonl", "trackers"
-"""What a fold keeps of its scratch folder: the learning curve, and what trackers wrote."""
 
 STRONGEST = 12
 """Features that explain a label."""
@@ -89,11 +87,16 @@ def fit_one(
     check_parity(classifier, folder / "model", held_out.take(np.arange(min(PARITY_ROWS, len(held_out)))), make)
     write_json(folder / "history.json", dict(history.figures))
     write_json(folder / "explanation.json", classifier.explain(train, STRONGEST))
+    keep_curves(scratch, folder)
+    return history.remarks
+
+
+def keep_curves(scratch: Path, folder: Path) -> None:
+    """Copy the learning curve, and what trackers wrote, from a scratch folder into the stage, where there are any."""
     if (scratch / CURVE).exists():
         shutil.copy(scratch / CURVE, folder / CURVE)
-    if (scratch / TRACKERS).exists():
-        shutil.copytree(scratch / TRACKERS, folder / TRACKERS)
-    return history.remarks
+    if (scratch / TRACKED).exists():
+        shutil.copytree(scratch / TRACKED, folder / TRACKED)
 
 
 def score_into(classifier: Classifier, rows: Rows, path: Path) -> None:

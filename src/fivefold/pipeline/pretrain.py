@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from fivefold.data.columns import counted
 from fivefold.data.infer import infer
 from fivefold.errors import DataError, RecipeError
 from fivefold.models.families import family_class
-from fivefold.pipeline.folds import CURVE, TRACKERS, write_json
+from fivefold.pipeline.folds import keep_curves, write_json
 from fivefold.pipeline.prepare import (
     MARK,
     Prepared,
@@ -171,10 +170,7 @@ def write_backbone(folder: Path, scratch: Path, recipe: Recipe, texts: Sequence[
         log.warning("  %s", remark)
     found.save(folder / MODEL)
     write_json(folder / PERPLEXITY, dict(found.figures))
-    if (scratch / CURVE).exists():
-        shutil.copy(scratch / CURVE, folder / CURVE)
-    if (scratch / TRACKERS).exists():
-        shutil.copytree(scratch / TRACKERS, folder / TRACKERS)
+    keep_curves(scratch, folder)
     return found.figures
 
 

@@ -15,7 +15,6 @@ from fivefold.data.corpus import build_corpus
 from fivefold.decisions.decode import never_predicted
 from fivefold.errors import FivefoldError
 from fivefold.pipeline.decide import figure, load_predictions
-from fivefold.pipeline.folds import CURVE
 from fivefold.pipeline.prepare import read_labelled, source_name
 from fivefold.pipeline.run import Run
 from fivefold.pipeline.store import read_json, reading, writing
@@ -24,6 +23,7 @@ from fivefold.recipe.section import Settings
 from fivefold.report.content import LearningCurve, Member, ReportContent
 from fivefold.report.write import write_report
 from fivefold.task import IntArray, Task
+from fivefold.training.curve import CURVE
 
 log = logging.getLogger("fivefold")
 

@@ -214,6 +214,8 @@ class Recipe(Settings):
             changed = [k for k in fields if k not in LINEAR_KEYS and getattr(self.objective, k) != fields[k].default]
             unread += [f"objective.{key}" for key in changed] + (["training"] if self.training else [])
             unread += ["objective.class_weights: positive"] if self.objective.class_weights == "positive" else []
+        if family == "feedforward" and self.training is not None and self.training.gradient_checkpointing:
+            unread.append("training.gradient_checkpointing")
         if family != "encoder" and self.pretraining is not None:
             unread.append("pretraining")
         if unread:

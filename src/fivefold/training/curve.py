@@ -10,6 +10,9 @@ from typing import Any
 CURVE = "learning.jsonl"
 """File of one training's curve: lines with a loss and a rate, and lines with a validation score."""
 
+TRACKED = "trackers"
+"""Folder beside it that trackers write into."""
+
 
 class Curve:
     """Lines with at least "step" and "epoch", in the order of the steps."""

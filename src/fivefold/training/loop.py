@@ -34,7 +34,7 @@ from fivefold.training.checkpoint import (
     restore_optimiser,
     restore_weights,
 )
-from fivefold.training.curve import CURVE, Curve
+from fivefold.training.curve import CURVE, TRACKED, Curve
 from fivefold.training.optim import (
     CUT,
     CUT_PATIENCE,
@@ -357,7 +357,7 @@ def accelerator(how: Optimisation, scratch: Path | None) -> Accelerator:
         cpu=default_device().type == "cpu",
         mixed_precision=ACCELERATE[how.precision],
         log_with=list(how.trackers) or None,
-        project_config=ProjectConfiguration(logging_dir=str((scratch or Path()) / "trackers")),
+        project_config=ProjectConfiguration(logging_dir=str((scratch or Path()) / TRACKED)),
     )
 
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -19,6 +16,7 @@ import tokenizers
 
 from fivefold.errors import RecipeError
 from fivefold.task import IntArray
+from fivefold.training.cache import keep
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -101,15 +99,9 @@ def tokenise(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, cache: Pa
     found = _read(path, len(texts))
     if found is None:
         found = _encoded(texts, plain)
-        with suppress(OSError):  # a full or read-only disk costs the next fit its time, not this one its life
-            _write(path, found)
+        ids, starts = found.ids, found.starts
+        keep(path, lambda file: np.savez(file, ids=ids, starts=starts))
     return found
-
-
-def cache_folder() -> Path | None:
-    """Where tokens are kept: FIVEFOLD_CACHE, or ~/.cache/fivefold; None where that says "off"."""
-    named = os.environ.get("FIVEFOLD_CACHE") or "~/.cache/fivefold"
-    return None if named == "off" else Path(named).expanduser()
 
 
 def plain_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -217,16 +209,3 @@ def _read(path: Path, rows: int) -> Tokens | None:
         return None
     whole = len(tokens) == rows and tokens.starts[0] == 0 and tokens.starts[-1] == len(tokens.ids)
     return tokens if whole else None
-
-
-def _write(path: Path, tokens: Tokens) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as beside:
-        try:
-            np.savez(beside, ids=tokens.ids, starts=tokens.starts)
-            beside.close()
-            os.replace(beside.name, path)
-        except BaseException:
-            beside.close()
-            os.unlink(beside.name)
-            raise

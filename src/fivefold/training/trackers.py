@@ -13,7 +13,10 @@ from fivefold.errors import MissingExtraError
 PROJECT = "fivefold"
 """What trackers call the project."""
 
-PACKAGES = {"comet_ml": "comet-ml", "dvclive": "dvclive"}
+SHIPPED = "trackio"
+"""The one that the extra `track` installs."""
+
+PACKAGES = {"comet_ml": "comet-ml"}
 """Trackers whose package has another name."""
 
 
@@ -28,7 +31,8 @@ def require_trackers(names: tuple[str, ...]) -> None:
     there = {str(name) for name in get_available_trackers()}
     for name in names:
         if name not in there:
-            raise MissingExtraError(PACKAGES.get(name, name), "track", f"The tracker '{name}'")
+            extra = "track" if name == SHIPPED else None
+            raise MissingExtraError(PACKAGES.get(name, name), extra, f"The tracker '{name}'")
 
 
 def started(accelerator: Accelerator, settings: Mapping[str, Any]) -> None:

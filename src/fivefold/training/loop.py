@@ -35,6 +35,7 @@ from fivefold.training.checkpoint import (
     restore_weights,
 )
 from fivefold.training.curve import CURVE, TRACKED, Curve
+from fivefold.training.dropout import spare_dropout
 from fivefold.training.optim import (
     CUT,
     CUT_PATIENCE,
@@ -99,6 +100,7 @@ class Training:
     def __init__(self, trainee: Trainee, how: Optimisation, seed: int, scratch: Path | None) -> None:
         self.trainee, self.how, self.seed, self.scratch = trainee, how, seed, scratch
         self.accelerator = accelerator(how, scratch)
+        spare_dropout(trainee.module)
         self.forward = vars(trainee.module).get("forward")
         self.adamw = adamw(trainee.groups(), how.weight_decay)
         self.model, self.optimiser = self.accelerator.prepare(trainee.module, self.adamw)

@@ -1,0 +1,61 @@
+import pytest
+import torch
+from torch import nn
+
+from fivefold.training.dropout import SparingDropout, spare_dropout
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_drops_its_share_and_keeps_the_mean(share: float, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    ones = torch.ones(401, 1003, dtype=dtype)
+    dropped = SparingDropout(share).train()(ones)
+    # Four standard errors of a share of 400,000 draws.
+    error = 4 * (share * (1 - share) / ones.numel()) ** 0.5
+    assert (dropped == 0).double().mean().item() == pytest.approx(share, abs=error)
+    assert dropped.max().item() == pytest.approx(1 / (1 - share), rel=1e-4 if dtype is torch.float32 else 8e-3)
+    assert dropped.dtype is dtype
+
+
+def test_activations_are_drawn_independently() -> None:
+    torch.manual_seed(1)
+    kept = (SparingDropout(0.5).train()(torch.ones(400_000)) > 0).double()
+    for distance in (1, 2, 3, 4, 8, 384):
+        together = (kept[:-distance] * kept[distance:]).mean().item()
+        assert together == pytest.approx(0.25, abs=4 * (0.25 * 0.75 / 400_000) ** 0.5 * 1.5)
+
+
+def test_gradients_pass_where_activations_do() -> None:
+    torch.manual_seed(2)
+    x = torch.randn(7, 5, requires_grad=True)
+    y = SparingDropout(0.4).train()(x)
+    y.sum().backward()
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad * x.detach(), y.detach())
+
+
+def test_the_same_seed_drops_the_same() -> None:
+    layer, x = SparingDropout(0.2).train(), torch.ones(50, 3)
+    first, second = (torch.manual_seed(3) and layer(x) for _ in range(2))
+    assert torch.equal(first, second)
+    assert not torch.equal(second, layer(x))
+
+
+@pytest.mark.parametrize("share", [0.0, 1e-9, 0.999999, 1.0])
+def test_shares_at_the_ends(share: float) -> None:
+    y = SparingDropout(share).train()(torch.ones(64))
+    assert torch.equal(y, torch.full((64,), 0.0 if share > 0.5 else 1.0))
+    assert torch.equal(SparingDropout(share).eval()(torch.ones(64)), torch.ones(64))
+
+
+def test_replaces_plain_dropout_only_and_leaves_weights() -> None:
+    class Own(nn.Dropout):
+        pass
+
+    net = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.3), nn.Sequential(nn.Dropout(0.2)), Own(0.1))
+    names = list(net.state_dict())
+    spare_dropout(net)
+    assert [type(m) for m in net.modules() if isinstance(m, nn.Dropout)] == [SparingDropout, SparingDropout, Own]
+    assert net[1].p == 0.3
+    assert list(net.state_dict()) == names

@@ -92,7 +92,7 @@ def save_model(folder: str) -> None:
     import torch
     import transformers
 
-    from fivefold.models.backbone import resolve
+    from fivefold.models.backbones.backbone import resolve
 
     transformers.set_seed(0)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(

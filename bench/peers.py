@@ -61,7 +61,7 @@ def read(path: Path) -> Table:
 
 def mixture(table: Table, rows: int, seed: int) -> Table:
     """Texts of 10 to 500 tokens, log-uniform: tweets joined and cut, with the labels of all of them."""
-    from fivefold.models.backbone import load_tokenizer
+    from fivefold.models.backbones.backbone import load_tokenizer
 
     random = np.random.default_rng(seed)
     encode = load_tokenizer(None).backend_tokenizer
@@ -146,7 +146,7 @@ def verdict(results: Mapping[str, Any], claims: Mapping[str, float], speed: str,
 
 def lengths_of(texts: Sequence[str]) -> list[int]:
     """Tokens of each text for the backbone, special ones included."""
-    from fivefold.models.backbone import load_tokenizer
+    from fivefold.models.backbones.backbone import load_tokenizer
 
     tokenizer = load_tokenizer(None)
     return [len(ids) for ids in tokenizer(list(texts), truncation=True, verbose=False)["input_ids"]]

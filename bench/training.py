@@ -207,7 +207,7 @@ def trainer(job: dict[str, Any]) -> dict[str, Any]:
     import torch
     import transformers
 
-    from fivefold.models.backbone import resolve
+    from fivefold.models.backbones.backbone import resolve
 
     folder = resolve(None)
     transformers.set_seed(job["seed"])

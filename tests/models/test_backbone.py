@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from tests.models.tiny_encoders import ARCHITECTURES, batch_of, random_rows, tiny_tokenizer
 
 from fivefold.errors import FivefoldError
-from fivefold.models import backbone as rooms
-from fivefold.models.architectures import position_limit, set_dropouts
-from fivefold.models.backbone import (
+from fivefold.models.backbones import backbone as rooms
+from fivefold.models.backbones.architectures import position_limit, set_dropouts
+from fivefold.models.backbones.backbone import (
     EMBEDDED,
     EMBEDDED_PACKAGE,
     Origin,
@@ -28,7 +28,7 @@ from fivefold.models.backbone import (
     resolve,
     save_backbone,
 )
-from fivefold.models.encoder_net import EncoderNet
+from fivefold.models.encoder.net import EncoderNet
 
 
 def config(name: str, **changes: Any) -> Any:

@@ -9,8 +9,8 @@ import torch
 from tests.models.tiny_encoders import ARCHITECTURES
 from transformers import AutoConfig, AutoModel
 
-from fivefold.models.architectures import count_full_attention, is_block_sparse, longest_full, position_limit
-from fivefold.models.big_bird import mend
+from fivefold.models.backbones.architectures import count_full_attention, is_block_sparse, longest_full, position_limit
+from fivefold.models.backbones.big_bird import mend
 
 LONGEST_FULL = 28  # (5 + 2) blocks of 4
 

@@ -12,8 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
 from fivefold.errors import DataError
-from fivefold.models.coordinate_descent import LinearSettings, fit_linear
-from fivefold.models.linear_scores import prune_weights, score_rows, score_rows_pruned
+from fivefold.models.linear.coordinate_descent import LinearSettings, fit_linear
+from fivefold.models.linear.scoring import prune_weights, score_rows, score_rows_pruned
 from fivefold.objectives.weights import balanced_weights
 from fivefold.task import Binary, Labels, Task
 

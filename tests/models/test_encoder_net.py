@@ -12,10 +12,10 @@ import torch
 from tests.models.tiny_encoders import ARCHITECTURES, batch_of, random_rows, tiny_tokenizer
 
 from fivefold.errors import ArtefactError, FivefoldError
-from fivefold.models.architectures import layer_path
-from fivefold.models.backbone import Origin, load_encoder
-from fivefold.models.encoder_net import EncoderNet, PooledHead
-from fivefold.models.pooling import mean_pool
+from fivefold.models.backbones.architectures import layer_path
+from fivefold.models.backbones.backbone import Origin, load_encoder
+from fivefold.models.encoder.net import EncoderNet, PooledHead
+from fivefold.models.encoder.pooling import mean_pool
 
 ROWS = random_rows([9, 33, 5])
 
@@ -185,8 +185,8 @@ def test_seeds_reach_every_drawn_weight_and_nothing_else() -> None:
 LOAD = """
 import sys, numpy as np, torch
 from pathlib import Path
-from fivefold.models.backbone import Origin, load_encoder, load_tokenizer
-from fivefold.models.encoder_net import EncoderNet
+from fivefold.models.backbones.backbone import Origin, load_encoder, load_tokenizer
+from fivefold.models.encoder.net import EncoderNet
 from tests.models.tiny_encoders import batch_of, random_rows
 for folder in map(Path, sys.argv[1:]):
     model = load_encoder(Origin(str(folder)), load_tokenizer(str(folder)), seed=9).model

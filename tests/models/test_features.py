@@ -3,9 +3,9 @@ import pytest
 from scipy.sparse import csr_array
 
 from fivefold.data.compose import Corpus
-from fivefold.models.features import STATISTIC_SCALE, Features, documents, pair_statistics
-from fivefold.models.ngrams import NGrams
-from fivefold.models.tfidf import TfidfSettings
+from fivefold.models.linear.features import STATISTIC_SCALE, Features, documents, pair_statistics
+from fivefold.models.linear.ngrams import NGrams
+from fivefold.models.linear.tfidf import TfidfSettings
 from fivefold.scores import id_array
 from fivefold.task import Swap
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from tests.models.tiny_encoders import ARCHITECTURES, batch_of, random_rows, tiny_tokenizer
 
-from fivefold.models.backbone import Origin, load_encoder, load_masked_lm
-from fivefold.models.encoder_net import EncoderNet
-from fivefold.models.prompted_net import PromptedNet
+from fivefold.models.backbones.backbone import Origin, load_encoder, load_masked_lm
+from fivefold.models.encoder.net import EncoderNet
+from fivefold.models.encoder.prompted import PromptedNet
 
 TOLERANCE = 1e-5
 LENGTHS = [3, 60, 9, 29, 28, 61, 128, 9]

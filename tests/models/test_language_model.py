@@ -12,9 +12,9 @@ import torch
 from tests.models.tiny_encoders import ARCHITECTURES, tiny_tokenizer
 
 from fivefold.errors import DataError, FivefoldError, RecipeError
-from fivefold.models.backbone import Origin, load_encoder, load_masked_lm
-from fivefold.models.language_model import LanguageModelling, LanguageNet
-from fivefold.models.passages import (
+from fivefold.models.backbones.backbone import Origin, load_encoder, load_masked_lm
+from fivefold.models.pretraining.language_model import LanguageModelling, LanguageNet
+from fivefold.models.pretraining.passages import (
     IGNORED,
     KEPT_FIXED,
     MASKED,
@@ -26,7 +26,7 @@ from fivefold.models.passages import (
     lay_out,
     masked_puzzle,
 )
-from fivefold.models.pretraining import Beginning, Pretraining, passages_of, pretrain
+from fivefold.models.pretraining.pretrainer import Beginning, Pretraining, passages_of, pretrain
 from fivefold.recipe.training import OptimiserSettings
 from fivefold.training.inputs import learn_template
 from fivefold.training.tokens import Tokens, starts_of, tokenise
@@ -197,7 +197,7 @@ def full_losses(net: LanguageNet, batch: dict[str, torch.Tensor]) -> torch.Tenso
     for i in range(len(chosen)):
         one = {name: tensor[i : i + 1, : int(batch["attention_mask"][i].sum())] for name, tensor in batch.items()}
         targets = one.pop("targets")
-        from fivefold.models.passes import Sequences
+        from fivefold.models.backbones.passes import Sequences
 
         (each,) = net.passes(Sequences(*one.values()))
         logits = net.backbone(**each.inputs).logits[0, : targets.shape[1]]

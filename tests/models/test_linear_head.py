@@ -7,10 +7,10 @@ from scipy.sparse import csr_array
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
-from fivefold.models import linear_head
-from fivefold.models.boosting import BoostedHead
-from fivefold.models.linear_head import LinearHead
-from fivefold.models.platt import FALLBACK, fit_scales
+from fivefold.models.linear import head as linear_head
+from fivefold.models.linear.boosting import BoostedHead
+from fivefold.models.linear.head import LinearHead
+from fivefold.models.linear.platt import FALLBACK, fit_scales
 from fivefold.task import MISSING, Binary, Categorical, FloatArray, Labels, Task
 
 TASK = Task((Binary("x"), Categorical("c", ("a", "b", "d")), Binary("y")))

@@ -17,7 +17,7 @@ from fivefold.data.labels import learn_task
 from fivefold.errors import FivefoldError, RecipeError
 from fivefold.models.base import Classifier
 from fivefold.models.families import maker
-from fivefold.models.material import Activations
+from fivefold.models.networks.material import Activations
 from fivefold.recipe import build_recipe
 from fivefold.task import Swap, Task
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from sklearn.feature_extraction.text import CountVectorizer
 
 from fivefold.errors import DataError
-from fivefold.models import ngrams
-from fivefold.models.ngrams import NGrams, count_known_ngrams, count_ngrams, hash_ngram, read_ngrams
+from fivefold.models.linear import ngrams
+from fivefold.models.linear.ngrams import NGrams, count_known_ngrams, count_ngrams, hash_ngram, read_ngrams
 
 REFERENCE = {"words": "word", "char_wb": "char_wb", "char": "char"}
 BLOCKS = [

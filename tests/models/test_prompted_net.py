@@ -8,8 +8,8 @@ import torch
 from tests.models.tiny_encoders import ARCHITECTURES, batch_of, random_rows, tiny_tokenizer
 
 from fivefold.errors import FivefoldError
-from fivefold.models.backbone import Origin, load_masked_lm
-from fivefold.models.prompted_net import PromptedNet, answer_id, prompt_lead
+from fivefold.models.backbones.backbone import Origin, load_masked_lm
+from fivefold.models.encoder.prompted import PromptedNet, answer_id, prompt_lead
 from fivefold.task import Binary, Categorical, Task
 
 TASK = Task((Binary("word1_word2"), Binary("word3"), Categorical("word4", ("word5", "word6"))))

@@ -8,8 +8,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.pipeline import FeatureUnion
 
 from fivefold.errors import DataError
-from fivefold.models.ngrams import NGrams, count_known_ngrams, count_ngrams, hash_ngram
-from fivefold.models.tfidf import Tfidf, TfidfSettings, fit_tfidf, transform
+from fivefold.models.linear.ngrams import NGrams, count_known_ngrams, count_ngrams, hash_ngram
+from fivefold.models.linear.tfidf import Tfidf, TfidfSettings, fit_tfidf, transform
 
 BLOCKS = (NGrams("words", 1, 2), NGrams("char_wb", 2, 4))
 TEXTS = [

@@ -254,7 +254,7 @@ def test_a_label_without_positive_rows_does_not_stop_a_fit(tweets: pl.DataFrame,
 
 
 def test_parity_is_checked_after_saving(tweets: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fivefold.models.linear import LinearClassifier
+    from fivefold.models.linear.classifier import LinearClassifier
 
     def forgetful(self: LinearClassifier, folder: Path) -> None:
         load_model(self, folder)

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from fivefold.data.demo import demo
 from fivefold.errors import FivefoldError, RecipeError, RunError
-from fivefold.models.language_model import LanguageModelling
+from fivefold.models.pretraining.language_model import LanguageModelling
 from fivefold.pipeline import fit as fit_module
 from fivefold.pipeline.fit import fit_unpublished
 from fivefold.pipeline.prepare import prepare

@@ -1,1 +1,1 @@
-"""Families of classifiers."""
+"""Families of classifiers: what each must do, and which there are."""

@@ -12,9 +12,9 @@ from fivefold.models.base import Classifier
 from fivefold.task import Task
 
 FAMILIES = {
-    "linear": "fivefold.models.linear:LinearClassifier",
-    "feedforward": "fivefold.models.feedforward:FeedForwardClassifier",
-    "encoder": "fivefold.models.encoder:EncoderClassifier",
+    "linear": "fivefold.models.linear.classifier:LinearClassifier",
+    "feedforward": "fivefold.models.networks.feedforward:FeedForwardClassifier",
+    "encoder": "fivefold.models.encoder.classifier:EncoderClassifier",
 }
 """Family to the class that implements it, imported when asked for."""
 

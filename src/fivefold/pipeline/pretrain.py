@@ -157,8 +157,8 @@ def fit_backbone(store: Store, recipe: Recipe, texts: Sequence[str]) -> Path | N
 def write_backbone(folder: Path, scratch: Path, recipe: Recipe, texts: Sequence[str]) -> Mapping[str, float]:
     """Pretrain, and write the backbone, its figures and its learning curve into `folder`."""
     # Imported here: linear models run without torch.
-    from fivefold.models.backbone import Origin
-    from fivefold.models.pretraining import Beginning, Pretraining, pretrain
+    from fivefold.models.backbones.backbone import Origin
+    from fivefold.models.pretraining.pretrainer import Beginning, Pretraining, pretrain
 
     model, settings = encoder_of(recipe), recipe.pretraining
     assert settings is not None

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fivefold.errors import RecipeError
-from fivefold.models.architectures import PositionLimit
+from fivefold.models.backbones.architectures import PositionLimit
 from fivefold.task import IntArray
 from fivefold.training.cache import cache_folder
 from fivefold.training.inputs import (

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from fivefold.models.architectures import is_block_sparse, longest_full
+from fivefold.models.backbones.architectures import is_block_sparse, longest_full
 
 PLANNED = (1024, 3072, 4096)
 """Lengths whose random blocks follow a plan of the paper's own."""

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from fivefold.data.compose import Corpus, Rows
 from fivefold.data.split import split
 from fivefold.models.base import Cost, History
-from fivefold.models.material import Material, Sequences
-from fivefold.models.supervised import Agreement, Examples, Supervised, Watched, logits_of
+from fivefold.models.networks.material import Material, Sequences
+from fivefold.models.networks.supervised import Agreement, Examples, Supervised, Watched, logits_of
 from fivefold.objectives.objective import Objective
 from fivefold.objectives.weights import loss_weights
 from fivefold.scores import Scores, both_orders

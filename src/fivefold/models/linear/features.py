@@ -11,8 +11,8 @@ import numpy.typing as npt
 from scipy.sparse import csr_array, hstack
 
 from fivefold.data.compose import Corpus, Rows
-from fivefold.models.ngrams import Counts, NGrams, count_known_ngrams, count_ngrams
-from fivefold.models.tfidf import Tfidf, TfidfSettings, fit_tfidf, transform
+from fivefold.models.linear.ngrams import Counts, NGrams, count_known_ngrams, count_ngrams
+from fivefold.models.linear.tfidf import Tfidf, TfidfSettings, fit_tfidf, transform
 from fivefold.task import Swap
 
 Fields = Mapping[str, Sequence[str]]

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fivefold.models.backbone import Attention
-from fivefold.models.encoder_net import Net
-from fivefold.models.passages import IGNORED, KEPT_FIXED, Passages, Positions
-from fivefold.models.passes import Pass, Sequences
+from fivefold.models.backbones.backbone import Attention
+from fivefold.models.backbones.passes import Pass, Sequences
+from fivefold.models.encoder.net import Net
+from fivefold.models.pretraining.passages import IGNORED, KEPT_FIXED, Passages, Positions
 from fivefold.training.batches import Batches, in_order
 from fivefold.training.optim import Group
 

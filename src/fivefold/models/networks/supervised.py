@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fivefold.data.compose import Rows
 from fivefold.decisions.rule import fit_rule
 from fivefold.evaluation.metrics import METRICS
-from fivefold.models.material import Material
+from fivefold.models.networks.material import Material
 from fivefold.objectives.consistency import rdrop
 from fivefold.objectives.objective import Objective
 from fivefold.objectives.targets import targets_of

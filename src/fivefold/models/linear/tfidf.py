@@ -11,9 +11,9 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 
 from fivefold.errors import DataError
-from fivefold.models.ngram_table import columns_of, fill_table
-from fivefold.models.ngrams import Counts
-from fivefold.models.sparse_rows import add_occurrences, build_rows, row_starts, weigh
+from fivefold.models.linear.ngram_table import columns_of, fill_table
+from fivefold.models.linear.ngrams import Counts
+from fivefold.models.linear.sparse_rows import add_occurrences, build_rows, row_starts, weigh
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fivefold.errors import FivefoldError
-from fivefold.models.backbone import Attention, save_backbone
-from fivefold.models.encoder_net import Net, in_batch_order, merge_fields
-from fivefold.models.passes import Pass, real_first
-from fivefold.models.pooling import FieldMerge
+from fivefold.models.backbones.backbone import Attention, save_backbone
+from fivefold.models.backbones.passes import Pass, real_first
+from fivefold.models.encoder.net import Net, in_batch_order, merge_fields
+from fivefold.models.encoder.pooling import FieldMerge
 from fivefold.task import Binary, IntArray, Task
 
 

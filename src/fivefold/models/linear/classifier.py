@@ -12,9 +12,9 @@ from scipy.sparse import csr_array, vstack
 
 from fivefold.data.compose import Rows
 from fivefold.models.base import Cost, History
-from fivefold.models.features import Features, documents, stacked, threads
-from fivefold.models.ngrams import Analyzer, NGrams, read_ngrams
-from fivefold.models.tfidf import Tfidf, TfidfSettings
+from fivefold.models.linear.features import Features, documents, stacked, threads
+from fivefold.models.linear.ngrams import Analyzer, NGrams, read_ngrams
+from fivefold.models.linear.tfidf import Tfidf, TfidfSettings
 from fivefold.objectives.weights import side_weights
 from fivefold.scores import Scores, both_orders
 from fivefold.task import FloatArray, Labels, Task, concatenate
@@ -91,11 +91,11 @@ class LinearClassifier:
         self.features = Features(tuple(blocks), settings, task.swap)
         self.head: Head
         if solver == "boosting":
-            from fivefold.models.boosting import BoostedHead
+            from fivefold.models.linear.boosting import BoostedHead
 
             self.head = BoostedHead(task, trees, leaves, learning_rate, seed, threads())
         else:
-            from fivefold.models.linear_head import LinearHead
+            from fivefold.models.linear.head import LinearHead
 
             self.head = LinearHead(task, solver, C, max_epochs, tolerance, prune, seed, threads())
 

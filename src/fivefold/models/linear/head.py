@@ -13,8 +13,8 @@ from safetensors.numpy import load_file, save_file
 from scipy.sparse import csr_array, vstack
 from scipy.special import log_expit
 
-from fivefold.models.coordinate_descent import LinearSettings, LinearWeights, Loss, fit_linear
-from fivefold.models.linear_scores import prune_weights, score_rows, score_rows_pruned
+from fivefold.models.linear.coordinate_descent import LinearSettings, LinearWeights, Loss, fit_linear
+from fivefold.models.linear.scoring import prune_weights, score_rows, score_rows_pruned
 from fivefold.scores import log_softmax
 from fivefold.task import Binary, FloatArray, Labels, Task
 
@@ -209,7 +209,9 @@ class LinearHead:
 
     def _scales(self, features: csr_array, labels: Labels, weights: FloatArray, sides: FloatArray) -> FloatArray:
         """Scale and shift of each logit, (2, width), learnt on rows that this first fit doesn't train on."""
-        from fivefold.models.platt import fit_scales  # brings scikit-learn, which logistic regression doesn't need
+        from fivefold.models.linear.platt import (
+            fit_scales,  # brings scikit-learn, which logistic regression doesn't need
+        )
 
         order = np.random.default_rng(self.seed).permutation(len(labels))
         held_out, train = np.sort(order[: len(order) // 5]), np.sort(order[len(order) // 5 :])

@@ -15,9 +15,9 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 
 from fivefold.errors import DataError
-from fivefold.models import ngram_kernels as kernels
-from fivefold.models import ngram_table as table
-from fivefold.models.sparse_rows import build_rows
+from fivefold.models.linear import ngram_kernels as kernels
+from fivefold.models.linear import ngram_table as table
+from fivefold.models.linear.sparse_rows import build_rows
 
 Analyzer = Literal["words", "social", "char_wb", "char"]
 

@@ -12,14 +12,21 @@ import torch
 from torch import nn
 
 from fivefold.data.compose import Corpus, Rows
-from fivefold.models.activations import frozen_activations
-from fivefold.models.architectures import count_full_attention, position_limit
-from fivefold.models.backbone import Backbone, Origin, load_config, load_encoder, load_masked_lm, load_tokenizer
-from fivefold.models.encoder_net import EncoderNet, PooledHead
-from fivefold.models.material import Material, Sequences
-from fivefold.models.neural import Network, read_both_ways, truncation_remarks
-from fivefold.models.prompted_net import PromptedNet, answer_id, prompt_lead
-from fivefold.models.reading import Reading, Windows
+from fivefold.models.backbones.architectures import count_full_attention, position_limit
+from fivefold.models.backbones.backbone import (
+    Backbone,
+    Origin,
+    load_config,
+    load_encoder,
+    load_masked_lm,
+    load_tokenizer,
+)
+from fivefold.models.encoder.activations import frozen_activations
+from fivefold.models.encoder.net import EncoderNet, PooledHead
+from fivefold.models.encoder.prompted import PromptedNet, answer_id, prompt_lead
+from fivefold.models.networks.material import Material, Sequences
+from fivefold.models.networks.network import Network, read_both_ways, truncation_remarks
+from fivefold.models.networks.reading import Reading, Windows
 from fivefold.objectives.weights import label_biases
 from fivefold.task import Labels, Task
 from fivefold.training.inputs import NO_LEAD

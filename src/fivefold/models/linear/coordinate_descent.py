@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 
 from fivefold.errors import DataError
-from fivefold.models import coordinate_kernels as kernels
+from fivefold.models.linear import coordinate_kernels as kernels
 
 Loss = Literal["logistic", "squared_hinge", "softmax"]
 Intercept = Literal["penalised", "free", "none"]

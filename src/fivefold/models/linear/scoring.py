@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from fivefold.models.sparse_rows import build_rows, fill_pruned_scores, fill_scores
+from fivefold.models.linear.sparse_rows import build_rows, fill_pruned_scores, fill_scores
 
 Floats = npt.NDArray[np.float32]
 

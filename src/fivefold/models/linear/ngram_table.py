@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from fivefold.models.ngram_kernels import hash_document, scratch
+from fivefold.models.linear.ngram_kernels import hash_document, scratch
 
 EMPTY = np.uint64(0)
 # Columns of the table's integers, side by side because each n-gram needs them all: id, number of documents that hold

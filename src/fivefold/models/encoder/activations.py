@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from fivefold.models.encoder_net import EncoderNet
-from fivefold.models.material import Activations, Sequences
-from fivefold.models.supervised import on_device
+from fivefold.models.encoder.net import EncoderNet
+from fivefold.models.networks.material import Activations, Sequences
+from fivefold.models.networks.supervised import on_device
 from fivefold.task import FloatArray
 from fivefold.training.batches import in_order
 from fivefold.training.cache import cache_folder, keep

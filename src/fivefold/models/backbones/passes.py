@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fivefold.errors import FivefoldError
-from fivefold.models.architectures import (
+from fivefold.models.backbones.architectures import (
     COUNTED_FROM_PAD,
     first_position,
     is_block_sparse,

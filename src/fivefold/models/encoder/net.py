@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fivefold.errors import ArtefactError, FivefoldError
-from fivefold.models.architectures import layer_count, modules_up_to, parameters_by_depth
-from fivefold.models.backbone import Attention, save_backbone
-from fivefold.models.passes import Passes, real_first
-from fivefold.models.pooling import (
+from fivefold.models.backbones.architectures import layer_count, modules_up_to, parameters_by_depth
+from fivefold.models.backbones.backbone import Attention, save_backbone
+from fivefold.models.backbones.passes import Passes, real_first
+from fivefold.models.encoder.pooling import (
     AttentionPool,
     FieldMerge,
     Pooling,

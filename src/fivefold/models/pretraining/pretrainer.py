@@ -13,8 +13,8 @@ import numpy as np
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
 from fivefold.errors import DataError, RecipeError
-from fivefold.models.architectures import position_limit
-from fivefold.models.backbone import (
+from fivefold.models.backbones.architectures import position_limit
+from fivefold.models.backbones.backbone import (
     Attention,
     Backbone,
     Origin,
@@ -24,8 +24,8 @@ from fivefold.models.backbone import (
     load_tokenizer,
     save_backbone,
 )
-from fivefold.models.language_model import LanguageModelling, LanguageNet, perplexity
-from fivefold.models.passages import (
+from fivefold.models.pretraining.language_model import LanguageModelling, LanguageNet, perplexity
+from fivefold.models.pretraining.passages import (
     Layout,
     Passages,
     Positions,

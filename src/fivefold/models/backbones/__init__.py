@@ -1,0 +1,1 @@
+"""Backbones: where weights and tokenizers come from, and what differs between architectures."""

@@ -1,0 +1,1 @@
+"""The encoder family: a backbone under pooling, or prompts, and a head."""

@@ -1,0 +1,1 @@
+"""The linear family: n-grams, solvers and boosted trees, without torch."""

@@ -1,0 +1,1 @@
+"""What all networks share, and the smallest of them."""

@@ -336,6 +336,20 @@ def test_mistakes_are_told_before_anything_is_fitted(change: str, tmp_path: Path
     assert not (tmp_path / "run/folds").exists()
 
 
+def test_heads_that_the_task_does_not_have_are_told_before_a_run_begins(tmp_path: Path, refused: Refuse) -> None:
+    data = write(tmp_path / "d.csv", GOOD)
+    weights = ["--set", "model.family=encoder", "--set", "objective.head_weights={colour: 2}"]
+    assert "got: colour" in refused("fit", data, *weights, "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_where_only_a_backbone_failed_takes_the_mended_recipe(tmp_path: Path, refused: Refuse) -> None:
+    data, run = write(tmp_path / "d.csv", GOOD), tmp_path / "run"
+    nowhere = ["--set", "model.family=encoder", "--set", f"model.backbone={tmp_path / 'nowhere'}"]
+    assert "isn't a folder" in refused("fit", data, *nowhere, "--out", run)
+    assert main(["fit", str(data), *QUICK, "--out", str(run)]) == 0
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

@@ -54,13 +54,14 @@ def test_a_tampered_stage_is_refused(tmp_path: Path, change: str) -> None:
         store.path("decision")
 
 
-def test_another_fingerprint_is_refused_and_the_same_continues(tmp_path: Path) -> None:
+def test_the_same_fingerprint_continues_and_another_replaces_a_run_that_fitted_nothing(tmp_path: Path) -> None:
     begun(tmp_path / "run", "mistaken")
     with begun(tmp_path / "run").stage("data"):
         pass
-    begun(tmp_path / "run")
-    with pytest.raises(RunError, match="another recipe or other data"):
-        begun(tmp_path / "run", "g")
+    assert begun(tmp_path / "run").has("data")
+    store = begun(tmp_path / "run", "g")
+    assert not store.has("data")
+    assert store.description["fingerprint"] == "g"
 
 
 def test_what_is_left_of_a_run_is_not_mixed_with_another(tmp_path: Path) -> None:

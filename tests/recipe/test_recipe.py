@@ -89,6 +89,13 @@ SWAP = {"fields": [["a", "b"]], "target": "w", "classes": {"a": "b"}}
         ({"model": {**ENCODER, "windows": "max", "window_overlap": 200}}, "at most half of window_tokens"),
         ({"model": {**ENCODER, "head_share": 0.3}}, "truncation 'head' doesn't use head_share"),
         ({"model": {**ENCODER, "yes": "ja"}}, "head 'linear' doesn't use yes"),
+        (
+            {
+                "model": {**ENCODER, "unfrozen_layers": 0},
+                "training": {"layer_decay": 0.9, "gradient_checkpointing": True},
+            },
+            "unfrozen_layers 0 doesn't use training.layer_decay, training.gradient_checkpointing",
+        ),
         ({"model": {**ENCODER, "head": "prompted", "pooling": "cls"}}, "head 'prompted' doesn't use pooling"),
         ({"model": {**ENCODER, "head": "prompted", "prompt": "{label}"}}, "must hold {mask} once"),
         ({"model": {**ENCODER, "architecture": {"model_type": "bert"}}}, "architecture needs 'tokenizer'"),

@@ -9,18 +9,15 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from fivefold.errors import RecipeError
 from fivefold.objectives.consistency import full_precision
 from fivefold.objectives.losses import asymmetric, bce, cross_entropy, focal, symmetric_lovasz
+from fivefold.objectives.weights import BINARY_HEAD, check_heads
 from fivefold.task import Categorical, FloatArray, Task
 
 BinaryLoss = Literal["bce", "focal", "asymmetric", "lovasz_rows", "lovasz_labels"]
 Reduction = Literal["mean", "sum"]
 LossFunction: TypeAlias = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """Of logits, targets (rows, binaries) and sides (binaries, 2) to losses (rows,)."""
-
-BINARY_HEAD = "binary"
-"""What all binaries together are called among the head weights."""
 
 
 class Objective:
@@ -55,7 +52,7 @@ class Objective:
         head_weights: Mapping[str, float],
         side_weights: FloatArray | None,
     ) -> None:
-        _check_heads(task, head_weights)
+        check_heads(task, head_weights)
         self.task, self.label_smoothing, self.head_weights = task, label_smoothing, dict(head_weights)
         focused = partial(
             asymmetric, positive=asymmetric_positive, negative=asymmetric_negative, margin=asymmetric_margin
@@ -121,15 +118,3 @@ def _reduced(values: Tensor, known: Tensor, reduction: Reduction) -> Tensor:
     """Mean or sum of the known values over the last dimension; the others are 0."""
     total = values.sum(dim=-1)
     return total if reduction == "sum" else total / known.sum(dim=-1).clamp(min=1)
-
-
-def _check_heads(task: Task, head_weights: Mapping[str, float]) -> None:
-    heads = [*([BINARY_HEAD] if task.binaries else []), *(target.name for target in task.categoricals)]
-    strange = [name for name in head_weights if name not in heads]
-    if strange:
-        raise RecipeError(
-            "objective.head_weights names heads that the task doesn't have.",
-            allowed=", ".join(heads),
-            got=", ".join(strange),
-            next_step="weigh single binaries by objective.class_weights, or mend the names",
-        )

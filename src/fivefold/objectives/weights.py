@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from fivefold.task import MISSING, FloatArray, Labels
+from fivefold.errors import RecipeError
+from fivefold.task import MISSING, FloatArray, Labels, Task
 
 ClassWeights: TypeAlias = Literal["none", "balanced", "positive"]
+
+BINARY_HEAD = "binary"
+"""What all binaries together are called among the head weights."""
 
 
 def side_weights(labels: Labels, class_weights: ClassWeights, cap: float | None = None) -> FloatArray | None:
@@ -130,3 +134,22 @@ def _prior_logits(probabilities: FloatArray) -> npt.NDArray[np.float64]:
     mass = seen.sum(axis=0) + 0.5
     rest = len(seen) + 1 - mass if len(mass) == 1 else mass.sum()
     return np.asarray(np.log(mass / rest))
+
+
+def check_heads(task: Task, head_weights: Mapping[str, float]) -> None:
+    """Refuse weights of heads that the task doesn't have; all its binaries are one, "binary".
+
+    Raises
+    ------
+    RecipeError
+        If `head_weights` names what is neither "binary" nor a categorical of the task.
+    """
+    heads = [*([BINARY_HEAD] if task.binaries else []), *(target.name for target in task.categoricals)]
+    strange = [name for name in head_weights if name not in heads]
+    if strange:
+        raise RecipeError(
+            "objective.head_weights names heads that the task doesn't have.",
+            allowed=", ".join(heads),
+            got=", ".join(strange),
+            next_step="weigh single binaries by objective.class_weights, or mend the names",
+        )

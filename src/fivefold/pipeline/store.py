@@ -129,12 +129,17 @@ class Store:
     def begin(self, fingerprint: str, recipe: str, seed: int) -> None:
         """Start a run in the held folder, or continue the one that has this fingerprint.
 
+        A run that got no further than its data, as when its backbone couldn't be loaded, gives way to another.
+
         Raises
         ------
         RunError
             If the folder holds something else.
         """
-        if any((self.folder / stage).exists() for stage in STAGES):
+        left = [stage for stage in STAGES if (self.folder / stage).exists()]
+        if left == ["data"] and self.description["fingerprint"] != fingerprint:
+            shutil.rmtree(self.folder / "data")
+        elif left:
             self._check_same(fingerprint)
             return
         if (self.folder / "run.json").exists():

@@ -223,6 +223,18 @@ class Recipe(Settings):
         return self
 
     @model_validator(mode="after")
+    def _frozen_layers_have_no_gradients(self) -> Recipe:
+        """With all layers frozen, what says how layers learn is a mistake."""
+        if self.training is None or getattr(self.model, "unfrozen_layers", None) != 0:
+            return self
+        fields = TrainingSettings.model_fields
+        keys = ("layer_decay", "gradient_checkpointing")
+        changed = [f"training.{key}" for key in keys if getattr(self.training, key) != fields[key].default]
+        if changed:
+            raise ValueError(f"model.unfrozen_layers 0 doesn't use {', '.join(changed)}")
+        return self
+
+    @model_validator(mode="after")
     def _members_sound(self) -> Recipe:
         """What each member would be told as a recipe of its own, and sections that none of them reads."""
         problems = []

@@ -6,7 +6,6 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from fivefold.models.encoder.net import EncoderNet
@@ -17,7 +16,8 @@ from fivefold.training.batches import in_order
 from fivefold.training.cache import cache_folder, keep
 from fivefold.training.inputs import Inputs
 from fivefold.training.precision import default_device
-from fivefold.training.tokens import spans, starts_of
+from fivefold.training.streams import each
+from fivefold.training.tokens import IndexArray, spans, starts_of
 
 
 def frozen_activations(net: EncoderNet, sequences: Sequences, key: str, tokens_per_pass: int) -> Activations:
@@ -40,14 +40,18 @@ def frozen_activations(net: EncoderNet, sequences: Sequences, key: str, tokens_p
     return Activations(found, starts)
 
 
-@torch.inference_mode()
 def _computed(net: EncoderNet, sequences: Sequences, starts: np.ndarray, tokens_per_pass: int) -> FloatArray:
     net.to(default_device()).eval()
     vectors = np.empty((int(starts[-1]), int(net.backbone.config.hidden_size)), dtype=np.float32)
     batches = in_order(sequences.lengths, sequences.counts, tokens_per_pass)
-    for rows in tqdm(batches, desc="frozen trunk", unit="batch", disable=None, leave=False):
-        places = spans(starts[rows], np.diff(starts)[rows])
-        vectors[places] = net.pooled(**on_device(sequences.batch(rows), net)).cpu().numpy()
+    with tqdm(total=len(batches), desc="frozen trunk", unit="batch", disable=None, leave=False) as bar:
+
+        def read(rows: IndexArray) -> None:
+            places = spans(starts[rows], np.diff(starts)[rows])
+            vectors[places] = net.pooled(**on_device(sequences.batch(rows), net)).cpu().numpy()
+            bar.update()
+
+        each(batches, read, default_device())
     return vectors
 
 

@@ -21,6 +21,7 @@ from fivefold.scores import Scores, normalised
 from fivefold.task import FloatArray, Labels, Task
 from fivefold.training.batches import Batches, in_order
 from fivefold.training.optim import Group
+from fivefold.training.streams import each
 
 Positions = npt.NDArray[np.int64]
 
@@ -162,10 +163,13 @@ def on_device(batch: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tenso
     return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
 
-@torch.inference_mode()
 def logits_of(module: nn.Module, material: Material, index: Positions, task: Task, tokens_per_pass: int) -> FloatArray:
     """Log-odds and log-probabilities of the rows at `index`, float32 (rows, width), scored by length."""
     logits = np.empty((len(index), task.width), dtype=np.float32)
-    for rows in in_order(material.lengths[index], material.counts[index], tokens_per_pass):
+
+    def score(rows: Positions) -> None:
         logits[rows] = module(**on_device(material.batch(index[rows]), module)).float().cpu().numpy()
+
+    batches = in_order(material.lengths[index], material.counts[index], tokens_per_pass)
+    each(batches, score, next(module.parameters()).device)
     return normalised(task, logits)

@@ -9,6 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+LARGEST = 20 * 10**9
+"""Bytes that the folder may hold; beyond them, what nobody has read for longest goes first."""
+
 
 def cache_folder() -> Path | None:
     """Where tokens are kept: FIVEFOLD_CACHE, or ~/.cache/fivefold; None where that says "off"."""
@@ -32,3 +35,19 @@ def keep(path: Path, save: Callable[[Any], None]) -> None:
                 beside.close()
                 os.unlink(beside.name)
                 raise
+        _prune(path)
+
+
+def _prune(newest: Path) -> None:
+    """Delete files of the newest one's folder until they are small enough together; it stays, whatever its size.
+
+    Who has a deleted file mapped into memory keeps it.
+    """
+    files = {path: path.stat() for path in newest.parent.iterdir() if path.suffix in (".npz", ".npy")}
+    total = sum(about.st_size for about in files.values())
+    for path, about in sorted(files.items(), key=lambda item: max(item[1].st_atime, item[1].st_mtime)):
+        if total <= LARGEST:
+            return
+        if path != newest:
+            path.unlink(missing_ok=True)
+            total -= about.st_size

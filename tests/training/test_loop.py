@@ -136,6 +136,17 @@ def test_without_a_folder_it_goes_to_the_beginning(restarts: int) -> None:
     assert all(torch.isfinite(p).all() for p in toy.module.parameters())
 
 
+@pytest.mark.parametrize("turning_step", [0, 80])
+def test_a_loss_that_changes_its_meaning_is_not_held_against_earlier_ones(turning_step: int, tmp_path: Path) -> None:
+    def planted(toy: Toy, losses: Tensor, step: int, attempt: int) -> Tensor:
+        return losses + 2.0 if step >= 80 else losses
+
+    toy = Toy(planted=planted)
+    toy.turning_step = turning_step
+    outcome = train(toy, replace(LONG, epochs=16), seed=SEED, scratch=tmp_path)
+    assert (outcome.restarts == 0) == (turning_step == 80)
+
+
 def test_lasting_non_finite_steps_are_divergence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     every_tenth(monkeypatch)
     outcome = train(Toy(planted=spoil_first_attempt), LONG, seed=SEED, scratch=tmp_path)

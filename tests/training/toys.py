@@ -83,6 +83,7 @@ class Toy:
         self.rows, self.dropout, self.planted, self.event = rows, dropout, planted, event
         self.module: nn.Module = fresh(SEED, dropout)
         self.seen: list[tuple[int, list[int]]] = []
+        self.turning_step = 0
 
     def steps(self, epoch: int) -> list[list[Any]]:
         return self.batches.epoch(epoch)

@@ -159,6 +159,8 @@ class Training:
         """One optimiser step; it changes nothing if its loss or gradient isn't finite."""
         start = time.perf_counter()
         p = self.progress
+        if p.step == self.trainee.turning_step:
+            p.watch = Watch()
         rate = self.rate(p.step) * p.share
         set_rates(self.adamw, rate)
         # Drawn anew for every step, so that a checkpoint needs no state of any generator on any process.

@@ -19,9 +19,13 @@ Figures: TypeAlias = Mapping[str, float]
 
 
 class Trainee(Protocol):
-    """What the loop trains."""
+    """What the loop trains.
+
+    `turning_step` is the step from which the losses mean something else, and are no longer held against earlier ones.
+    """
 
     module: nn.Module
+    turning_step: int
 
     def steps(self, epoch: int) -> list[list[npt.NDArray[np.int64]]]:
         """An epoch's optimiser steps, each its micro-batches of row positions; as many in every epoch."""

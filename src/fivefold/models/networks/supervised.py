@@ -110,6 +110,7 @@ class Supervised:
         self.module, self._groups = module, groups
         self.examples, self.batches, self.objective = examples, batches, objective
         self.agreement, self.watched = agreement, watched
+        self.turning_step = agreement.start_step if agreement else 0
         self.tokens_per_pass, self.fresh = tokens_per_pass, fresh
 
     def steps(self, epoch: int) -> list[list[Positions]]:

@@ -86,6 +86,7 @@ class LanguageModelling:
         fresh: Callable[[int], nn.Module],
     ) -> None:
         self.module: nn.Module = module
+        self.turning_step = 0
         self.passages, self.watched, self.batches = passages, watched, batches
         self.learning_rate, self.fresh = learning_rate, fresh
 

@@ -15,7 +15,7 @@ from fivefold.data.corpus import build_corpus
 from fivefold.data.demo import demo
 from fivefold.data.labels import learn_task
 from fivefold.errors import FivefoldError, RecipeError
-from fivefold.models.base import Classifier
+from fivefold.models.base import Classifier, Cost
 from fivefold.models.families import maker
 from fivefold.models.networks.material import Activations
 from fivefold.recipe import build_recipe
@@ -112,6 +112,21 @@ def test_a_rows_score_depends_on_the_row_alone(name: str, tokenizer_folder: Path
     whole = fitted.score(corpus.rows(np.arange(120, 160)))
     few = fitted.score(corpus.rows(np.array([150, 121])))
     np.testing.assert_allclose(few.logits, whole.logits[[30, 1]], atol=1e-5)
+
+
+def test_a_frozen_trunk_is_paid_for_once(tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fivefold.models.networks.network.matrix_peak", lambda *_, **__: 1e9)
+    task, corpus = tweets()
+    train = corpus.rows(np.arange(120))
+
+    def cost(**model: Any) -> Cost:
+        return made(task, encoder(tokenizer_folder, **model), {"epochs": 5}).cost(train)
+
+    whole, top, frozen = cost(), cost(unfrozen_layers=1), cost(unfrozen_layers=0)
+    assert whole.shared_seconds == top.shared_seconds == 0
+    assert frozen.seconds < 0.1 * top.seconds < 0.1 * whole.seconds
+    # Five epochs of six FLOPs and a pass over 160 rows of two, against that pass alone, give or take the head.
+    assert whole.seconds / frozen.shared_seconds == pytest.approx((5 * 6 * 120 + 2 * 160) / (2 * 160), rel=0.01)
 
 
 def test_a_feed_forward_net_learns_the_demo(tmp_path: Path) -> None:

@@ -13,10 +13,11 @@ from fivefold.scores import Scores
 
 @dataclass(frozen=True)
 class Cost:
-    """What a fit of one fold is expected to take."""
+    """What a fit of one fold is expected to take, and what is done once for all folds."""
 
     seconds: float
     bytes: float
+    shared_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ STRONGEST = 12
 def total_cost(corpus: Corpus, folds: Folds, make: Callable[[], Classifier]) -> Cost:
     """What fitting all folds is expected to take: seconds in all, peak bytes."""
     one = make().cost(corpus.rows(folds.training(folds.evaluated[0])))
-    return Cost(one.seconds * len(folds.evaluated), one.bytes)
+    return Cost(one.shared_seconds + one.seconds * len(folds.evaluated), one.bytes)
 
 
 def fit_folds(

@@ -70,6 +70,11 @@ class Network(ABC):
     def learn_vocabulary(self, train: Rows) -> None:
         """What has to be known of the training rows before material is made; nothing for most families."""
 
+    @property
+    def frozen(self) -> bool:
+        """Whether what is trained reads what the rest computed once for all folds."""
+        return False
+
     @abstractmethod
     def sequences(self, corpus: Corpus) -> Sequences:
         """Token sequences of all rows of a corpus, made once for all folds."""
@@ -122,11 +127,15 @@ class Network(ABC):
         tokens *= (1 if self.task.swap is None else 2) * (2 if self.objective["rdrop_alpha"] else 1)
         weights = sum(p.numel() for name, p in module.named_parameters() if "embedding" not in name)
         learnt = sum(p.numel() for n, p in module.named_parameters() if p.requires_grad and "embedding" not in n)
-        scored = 2 * weights * tokens * len(train.corpus) / max(1, len(train))
-        flops = (2 * weights + 4 * learnt) * tokens * self.training["epochs"] + scored
+        scoring = 2 * weights * tokens * len(train.corpus) / max(1, len(train))
+        if self.frozen:
+            learning = 6 * learnt * float(material.counts[train.index].sum()) * self.training["epochs"]
+        else:
+            learning = (2 * weights + 4 * learnt) * tokens * self.training["epochs"] + scoring
         speed = matrix_peak(device, self._precision(device), rounds=1) * EFFICIENCY
         trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
-        return Cost(flops / speed, BASE_BYTES + trained * BYTES_A_WEIGHT)
+        memory = BASE_BYTES + trained * BYTES_A_WEIGHT
+        return Cost(learning / speed, memory, scoring / speed if self.frozen else 0.0)
 
     def fit(self, train: Rows, valid: Rows | None, scratch: Path | None = None) -> History:
         """Train on `train`; after `load`, go on from the weights that were loaded.

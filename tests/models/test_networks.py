@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from tests.models.tiny import EMOTIONS, word_pieces
 
 from fivefold.data.compose import Corpus
@@ -20,6 +21,7 @@ from fivefold.models.families import maker
 from fivefold.models.networks.material import Activations
 from fivefold.recipe import build_recipe
 from fivefold.task import Swap, Task
+from fivefold.training.precision import SCORING_TOKENS
 
 TINY = {
     "model_type": "bert",
@@ -112,6 +114,30 @@ def test_a_rows_score_depends_on_the_row_alone(name: str, tokenizer_folder: Path
     whole = fitted.score(corpus.rows(np.arange(120, 160)))
     few = fitted.score(corpus.rows(np.array([150, 121])))
     np.testing.assert_allclose(few.logits, whole.logits[[30, 1]], atol=1e-5)
+
+
+BIG_BIRD = {"model_type": "big_bird", "block_size": 4, "num_random_blocks": 1, "max_position_embeddings": 64}
+
+
+@pytest.mark.parametrize("name", ["plain", "windows", "frozen", "prompted", "BigBird"])
+def test_scores_are_the_same_on_any_number_of_cores(
+    name: str, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SCORING_TOKENS, "cpu", 64)
+    task, corpus = tweets()
+    model = {"architecture": TINY | BIG_BIRD} if name == "BigBird" else VARIANTS[name][0]
+    fitted = made(task, encoder(tokenizer_folder) | model)
+    fitted.fit(corpus.rows(np.arange(120)), None)
+    threads, scores = torch.get_num_threads(), []
+    try:
+        for cores in (1, 2, 2, 2):
+            torch.set_num_threads(cores)
+            fresh = build_corpus(demo("tweets", 160, seed=3), text=["text"], id="id", task=task)
+            scores.append(fitted.score(fresh.rows(np.arange(160))).logits)
+    finally:
+        torch.set_num_threads(threads)
+    for other in scores[1:]:
+        np.testing.assert_allclose(other, scores[0], atol=1e-5)
 
 
 def test_a_frozen_trunk_is_paid_for_once(tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,9 @@ import torch
 Batch = TypeVar("Batch")
 
 
-def each(batches: Iterable[Batch], work: Callable[[Batch], None], device: torch.device) -> None:
+def each(
+    batches: Iterable[Batch], work: Callable[[Batch], None], device: torch.device, *, side_by_side: bool = True
+) -> None:
     """Do `work` on every batch, in inference mode.
 
     On a CPU each core takes passes of its own: cores that share one product wait for each other after every product.
@@ -19,8 +21,8 @@ def each(batches: Iterable[Batch], work: Callable[[Batch], None], device: torch.
 
     Parameters
     ----------
-    work
-        Must be safe to run beside itself on other batches.
+    side_by_side
+        Whether `work` may run while it runs on another batch; where not, cores share each pass.
     """
 
     def inferred(batch: Batch) -> None:
@@ -28,7 +30,7 @@ def each(batches: Iterable[Batch], work: Callable[[Batch], None], device: torch.
             work(batch)
 
     cores = torch.get_num_threads()
-    if device.type != "cpu" or cores == 1:
+    if not side_by_side or device.type != "cpu" or cores == 1:
         for batch in batches:
             inferred(batch)
         return

@@ -101,6 +101,11 @@ def set_dropouts(config: Any, dropout: float | None, attention_dropout: float | 
             setattr(config, name, value)
 
 
+def dropped_attention(config: Any) -> float:
+    """The share of attention that a backbone drops in training; 0 where it drops none."""
+    return max((float(getattr(config, name)) for name in ATTENTION_DROPOUTS if hasattr(config, name)), default=0.0)
+
+
 def layer_path(backbone: Any) -> str:
     """Dotted name of the list of a backbone's layers, such as "encoder.layer".
 

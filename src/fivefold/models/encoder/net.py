@@ -13,7 +13,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fivefold.errors import ArtefactError, FivefoldError
-from fivefold.models.backbones.architectures import layer_count, modules_up_to, parameters_by_depth
+from fivefold.models.backbones.architectures import (
+    is_block_sparse,
+    layer_count,
+    modules_up_to,
+    parameters_by_depth,
+)
 from fivefold.models.backbones.backbone import Attention, save_backbone
 from fivefold.models.backbones.passes import Passes, real_first
 from fivefold.models.encoder.pooling import (
@@ -208,6 +213,13 @@ class EncoderNet(Net):
         return head_logits(self.head, merged, owner, self.fields)
 
     @property
+    def reentrant(self) -> bool:
+        """Whether passes may run side by side: nothing that a pass changes outlives it. Not so where a BigBird turns
+        its attention, and not known of code that came with the weights."""
+        own = type(self.trunk).__module__.startswith("transformers.")
+        return own and not is_block_sparse(self.backbone.config)
+
+    @property
     def trains_pooling(self) -> bool:
         """Whether something below the head other than the backbone has weights, so that `pooled` can't be kept."""
         return self.token_attention is not None or self.window_attention is not None
@@ -283,6 +295,8 @@ class EncoderNet(Net):
 
 class PooledHead(nn.Module):
     """The head of a net, on the vectors that the net's `pooled` gave."""
+
+    reentrant = True
 
     def __init__(self, net: EncoderNet) -> None:
         super().__init__()

@@ -44,6 +44,8 @@ class MeanEmbeddingNet(nn.Module):
         What the head's bias begins as, (logits,).
     """
 
+    reentrant = True
+
     def __init__(self, embedding: Tensor, hidden: list[int], dropout: float, biases: Tensor) -> None:
         super().__init__()
         self.embedding = nn.Embedding.from_pretrained(embedding, freeze=False)

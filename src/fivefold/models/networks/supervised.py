@@ -165,12 +165,16 @@ def on_device(batch: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tenso
 
 
 def logits_of(module: nn.Module, material: Material, index: Positions, task: Task, tokens_per_pass: int) -> FloatArray:
-    """Log-odds and log-probabilities of the rows at `index`, float32 (rows, width), scored by length."""
+    """Log-odds and log-probabilities of the rows at `index`, float32 (rows, width), scored by length.
+
+    A module that says it is `reentrant` scores several passes side by side.
+    """
     logits = np.empty((len(index), task.width), dtype=np.float32)
 
     def score(rows: Positions) -> None:
         logits[rows] = module(**on_device(material.batch(index[rows]), module)).float().cpu().numpy()
 
     batches = in_order(material.lengths[index], material.counts[index], tokens_per_pass)
-    each(batches, score, next(module.parameters()).device)
+    device, reentrant = next(module.parameters()).device, getattr(module, "reentrant", False)
+    each(batches, score, device, side_by_side=reentrant)
     return normalised(task, logits)

@@ -179,9 +179,9 @@ def test_the_head_that_deberta_v3_checkpoints_hold(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_dropouts_reach_the_config(name: str) -> None:
-    settings = Origin(architecture=ARCHITECTURES[name])
-    changed = load_config(settings, tiny_tokenizer(), dropout=0.31, attention_dropout=0.17)
-    model = load_encoder(settings, tiny_tokenizer(), seed=0, dropout=0.31, attention_dropout=0.17).model
+    settings = Origin(architecture=ARCHITECTURES[name], dropout=0.31, attention_dropout=0.17)
+    changed = load_config(settings, tiny_tokenizer())
+    model = load_encoder(settings, tiny_tokenizer(), seed=0).model
     rates = {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)}
     assert 0.31 in rates
     assert 0.17 in {value for key, value in changed.to_dict().items() if "attention" in key and "drop" in key}

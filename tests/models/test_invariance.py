@@ -25,7 +25,7 @@ NEWER_DEBERTA = {**ARCHITECTURES["deberta"], "legacy": False}
 
 @cache
 def trunk(name: str, attention: Any) -> Any:
-    return load_encoder(Origin(architecture=ARCHITECTURES[name]), tiny_tokenizer(), seed=1, attention=attention).model
+    return load_encoder(Origin(architecture=ARCHITECTURES[name], attention=attention), tiny_tokenizer(), seed=1).model
 
 
 @pytest.mark.parametrize(("name", "attention", "pooling"), CASES)

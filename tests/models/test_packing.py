@@ -45,7 +45,7 @@ HALF_TOLERANCE = 0.05
 
 
 def trunk(name: str, **dropouts: float) -> Any:
-    model = load_encoder(Origin(architecture=ALL[name]), tiny_tokenizer(), seed=1, **dropouts).model
+    model = load_encoder(Origin(architecture=ALL[name], **dropouts), tiny_tokenizer(), seed=1).model
     for parameter_name, parameter in model.named_parameters():
         if parameter_name.endswith("bias"):
             torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(5))

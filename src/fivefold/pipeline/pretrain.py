@@ -162,8 +162,15 @@ def write_backbone(folder: Path, scratch: Path, recipe: Recipe, texts: Sequence[
 
     model, settings = encoder_of(recipe), recipe.pretraining
     assert settings is not None
-    origin = Origin(model.backbone, model.architecture, model.trust_remote_code)
-    beginning = Beginning(origin, model.tokenizer, model.dropout, model.attention_dropout, model.attention)
+    origin = Origin(
+        model.backbone,
+        model.architecture,
+        model.trust_remote_code,
+        model.dropout,
+        model.attention_dropout,
+        model.attention,
+    )
+    beginning = Beginning(origin, model.tokenizer)
     plain = settings.model_dump(exclude={"test_texts"})
     found = pretrain(texts, beginning, Pretraining(**plain, seed=recipe.seed), scratch)
     for remark in found.remarks:

@@ -38,7 +38,7 @@ Attention = Literal["auto", "sparse", "full"]
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a backbone comes from.
+    """Where a backbone comes from, and what of its config is overridden.
 
     Parameters
     ----------
@@ -48,11 +48,18 @@ class Origin:
         Instead of trained weights a transformers config with `model_type`; weights are then drawn.
     trust_remote_code
         Run Python that comes with the weights.
+    dropout, attention_dropout
+        Shares dropped in training; None leaves the config's.
+    attention
+        BigBird's attention, see `Passes`.
     """
 
     name: str | None = None
     architecture: Mapping[str, Any] | None = None
     trust_remote_code: bool = False
+    dropout: float | None = None
+    attention_dropout: float | None = None
+    attention: Attention = "auto"
 
 
 @dataclass(frozen=True)
@@ -125,15 +132,8 @@ def load_tokenizer(name: str | None, *, trust_remote_code: bool = False) -> Any:
     return tokenizer
 
 
-def load_config(
-    origin: Origin,
-    tokenizer: Any,
-    *,
-    dropout: float | None = None,
-    attention_dropout: float | None = None,
-    attention: Attention = "auto",
-) -> Any:
-    """The transformers config of a backbone, with our overrides and the tokenizer's pad token.
+def load_config(origin: Origin, tokenizer: Any) -> Any:
+    """The transformers config of a backbone, with its overrides and the tokenizer's pad token.
 
     Raises
     ------
@@ -141,21 +141,13 @@ def load_config(
         If it can't be had, or doesn't go with the tokenizer.
     """
     config = _new_config(origin.architecture, tokenizer) if origin.architecture else _stored_config(origin, tokenizer)
-    set_dropouts(config, dropout, attention_dropout)
-    if config.model_type == "big_bird" and attention != "auto":
-        config.attention_type = "original_full" if attention == "full" else "block_sparse"
+    set_dropouts(config, origin.dropout, origin.attention_dropout)
+    if config.model_type == "big_bird" and origin.attention != "auto":
+        config.attention_type = "original_full" if origin.attention == "full" else "block_sparse"
     return config
 
 
-def load_encoder(
-    origin: Origin,
-    tokenizer: Any,
-    *,
-    seed: int,
-    dropout: float | None = None,
-    attention_dropout: float | None = None,
-    attention: Attention = "auto",
-) -> Backbone:
+def load_encoder(origin: Origin, tokenizer: Any, *, seed: int) -> Backbone:
     """The encoder without any head; whatever its checkpoint lacks is drawn from `seed`.
 
     Raises
@@ -163,19 +155,10 @@ def load_encoder(
     FivefoldError
         If it can't be had.
     """
-    config = load_config(origin, tokenizer, dropout=dropout, attention_dropout=attention_dropout, attention=attention)
-    return _load(AutoModel, origin, config, seed)
+    return _load(AutoModel, origin, load_config(origin, tokenizer), seed)
 
 
-def load_masked_lm(
-    origin: Origin,
-    tokenizer: Any,
-    *,
-    seed: int,
-    dropout: float | None = None,
-    attention_dropout: float | None = None,
-    attention: Attention = "auto",
-) -> Backbone:
+def load_masked_lm(origin: Origin, tokenizer: Any, *, seed: int) -> Backbone:
     """The encoder under its masked-language-model head; whatever its checkpoint lacks is drawn from `seed`.
 
     DeBERTa-v2 has two heads in transformers, and checkpoints of v3 hold the one that isn't the default
@@ -186,7 +169,7 @@ def load_masked_lm(
     FivefoldError
         If it can't be had.
     """
-    config = load_config(origin, tokenizer, dropout=dropout, attention_dropout=attention_dropout, attention=attention)
+    config = load_config(origin, tokenizer)
     backbone = _load(_masked_lm_class(config), origin, config, seed)
     if config.model_type == "deberta-v2" and backbone.remarks:
         other = copy.deepcopy(config)
@@ -197,15 +180,7 @@ def load_masked_lm(
     return backbone
 
 
-def load_causal_lm(
-    origin: Origin,
-    tokenizer: Any,
-    *,
-    seed: int,
-    dropout: float | None = None,
-    attention_dropout: float | None = None,
-    attention: Attention = "auto",
-) -> Backbone:
+def load_causal_lm(origin: Origin, tokenizer: Any, *, seed: int) -> Backbone:
     """The backbone under its head for the next token; whatever its checkpoint lacks is drawn from `seed`.
 
     Raises
@@ -213,8 +188,7 @@ def load_causal_lm(
     FivefoldError
         If it can't be had.
     """
-    config = load_config(origin, tokenizer, dropout=dropout, attention_dropout=attention_dropout, attention=attention)
-    return _load(AutoModelForCausalLM, origin, config, seed)
+    return _load(AutoModelForCausalLM, origin, load_config(origin, tokenizer), seed)
 
 
 def save_backbone(model: Any, tokenizer: Any, folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -69,11 +70,10 @@ class EncoderClassifier(Network):
         **common: Any,
     ) -> None:
         super().__init__(task, **common)
-        self.origin = Origin(backbone, architecture, trust_remote_code)
+        self.origin = Origin(backbone, architecture, trust_remote_code, dropout, attention_dropout, attention)
         self.tokenizer_name = tokenizer or backbone
         self.head = head
-        self.dropouts = {"dropout": dropout, "attention_dropout": attention_dropout}
-        self.attention, self.unfrozen_layers = attention, unfrozen_layers
+        self.unfrozen_layers = unfrozen_layers
         cut = None if windows == "none" else Windows(window_tokens, window_overlap, max_windows)
         self.reading = Reading(fields, max_tokens, truncation, head_share, dict(field_tokens), cut)
         self.pooling, self.windows, self.head_dropout = pooling, windows, head_dropout
@@ -104,7 +104,7 @@ class EncoderClassifier(Network):
     @cached_property
     def config(self) -> Any:
         """The backbone's configuration."""
-        return load_config(self.origin, self.tokenizer, attention=self.attention, **self.dropouts)
+        return load_config(self.origin, self.tokenizer)
 
     @property
     def frozen(self) -> bool:
@@ -129,7 +129,14 @@ class EncoderClassifier(Network):
             self.net = self.build(None, self.seed)
         net = self.net
         assert isinstance(net, EncoderNet)
-        named = (self.trunk_digest, self.attention, self.pooling, self.windows, self.reading, self.tokenizer_digest)
+        named = (
+            self.trunk_digest,
+            self.origin.attention,
+            self.pooling,
+            self.windows,
+            self.reading,
+            self.tokenizer_digest,
+        )
         key = hashlib.sha256(repr(named).encode()).hexdigest()
         return corpus.once(f"activations:{key}", lambda _: frozen_activations(net, sequences, key, self.scoring_tokens))
 
@@ -147,14 +154,14 @@ class EncoderClassifier(Network):
     def build(self, labels: Labels | None, seed: int) -> Net:
         """The backbone under a fresh head at the label rates."""
         load = load_masked_lm if self.head == "prompted" else load_encoder
-        self.loaded = load(self.origin, self.tokenizer, seed=seed, attention=self.attention, **self.dropouts)
+        self.loaded = load(self.origin, self.tokenizer, seed=seed)
         return self._over(self.loaded.model, None if labels is None else label_biases(labels), seed)
 
     def _over(self, model: Any, biases: Any, seed: int) -> Net:
         common: dict[str, Any] = {
             "width": self.task.width,
             "fields": self.reading.fields,
-            "attention": self.attention,
+            "attention": self.origin.attention,
             "unfrozen_layers": self.unfrozen_layers,
         }
         if self.head != "prompted":
@@ -193,7 +200,7 @@ class EncoderClassifier(Network):
         inputs = self.sequences(corpus).inputs
         full = count_full_attention(self.config, inputs.tokens.lengths)
         said = list(truncation_remarks(inputs))
-        if full and self.attention != "sparse":
+        if full and self.origin.attention != "sparse":
             said.append(
                 f"BigBird reads {full / len(inputs.tokens):.1%} of the inputs with full attention: they are short."
             )
@@ -206,7 +213,7 @@ class EncoderClassifier(Network):
 
     def load(self, folder: Path) -> None:
         """Become the model that `save` wrote; only the folder is read."""
-        self.origin = Origin(str(folder), None, self.origin.trust_remote_code)
+        self.origin = replace(self.origin, name=str(folder), architecture=None)
         self.tokenizer_name = str(folder)
         for name in ("tokenizer", "tokenizer_digest", "trunk_digest", "config", "prompt_ids"):
             self.__dict__.pop(name, None)

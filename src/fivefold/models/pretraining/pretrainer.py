@@ -15,7 +15,6 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPIN
 from fivefold.errors import DataError, RecipeError
 from fivefold.models.backbones.architectures import position_limit
 from fivefold.models.backbones.backbone import (
-    Attention,
     Backbone,
     Origin,
     load_causal_lm,
@@ -57,9 +56,6 @@ class Beginning:
 
     origin: Origin
     tokenizer_name: str | None = None
-    dropout: float | None = None
-    attention_dropout: float | None = None
-    attention: Attention = "auto"
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -69,7 +65,7 @@ class Beginning:
     @cached_property
     def config(self) -> Any:
         """The backbone's configuration."""
-        return load_config(self.origin, self.tokenizer, attention=self.attention)
+        return load_config(self.origin, self.tokenizer)
 
     def load(self, objective: Objective, seed: int) -> Backbone:
         """The backbone under the head of an objective.
@@ -81,14 +77,7 @@ class Beginning:
         """
         self._check(objective)
         load = load_masked_lm if objective == "masked" else load_causal_lm
-        return load(
-            self.origin,
-            self.tokenizer,
-            seed=seed,
-            dropout=self.dropout,
-            attention_dropout=self.attention_dropout,
-            attention=self.attention,
-        )
+        return load(self.origin, self.tokenizer, seed=seed)
 
     def _check(self, objective: Objective) -> None:
         kind, own = self.config.model_type, getattr(self.config, "auto_map", None) or {}
@@ -207,7 +196,7 @@ def pretrain(texts: Sequence[str], beginning: Beginning, how: Pretraining, scrat
     """
     require_trackers(tuple(how.training["trackers"]))
     backbone = beginning.load(how.objective, how.seed)
-    net = LanguageNet(backbone.model, beginning.attention)
+    net = LanguageNet(backbone.model, beginning.origin.attention)
     if how.training["gradient_checkpointing"]:
         net.gradient_checkpointing_enable()
     vocabulary = Vocabulary.of(beginning.tokenizer)
@@ -218,7 +207,7 @@ def pretrain(texts: Sequence[str], beginning: Beginning, how: Pretraining, scrat
         watched,
         how.batches(learnt),
         learning_rate=how.training["learning_rate"],
-        fresh=lambda seed: LanguageNet(beginning.load(how.objective, seed).model, beginning.attention),
+        fresh=lambda seed: LanguageNet(beginning.load(how.objective, seed).model, beginning.origin.attention),
     )
     before = trainee.evaluate(net.to(default_device()).eval())["perplexity"]
     outcome = train(trainee, how.optimisation(), seed=how.seed, scratch=scratch)

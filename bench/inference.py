@@ -8,7 +8,7 @@ tokenising included, loading the model not, after a few other texts; no token id
 
     default   pipeline("text-classification", top_k=None) on the list of texts, which it takes one by one
     best      the same with batch_size=32, the batching its guide describes; batches are in the order of the texts
-    ours      EncoderClassifier.score: all texts tokenised at once, passes of like lengths, 8,192 tokens each
+    ours      EncoderClassifier.score: all texts tokenised at once, in passes of like lengths
 
     E-c       dev.csv as it is
     mixture   tweets joined to 10 to 500 tokens, log-uniform; a quarter of the rows

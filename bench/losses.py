@@ -32,6 +32,7 @@ from fivefold.decisions.rule import cross_fitted
 from fivefold.errors import RunError
 from fivefold.evaluation.intervals import Predictions, bootstrap, interval, paired_difference
 from fivefold.evaluation.metrics import METRICS
+from fivefold.pipeline.compare import align
 from fivefold.pipeline.decide import rule_fitter
 from fivefold.pipeline.fit import fit
 from fivefold.pipeline.run import Run
@@ -119,14 +120,18 @@ def decisions(run: Run, thresholds: Any, ids: Any) -> Predictions:
     rows = run.out_of_fold
     rule = rule_fitter(DecisionSettings(metric="f1_macro", thresholds=thresholds), run.task)
     found = cross_fitted(rows.scores, rows.labels, rows.folds, rule, seed=run.recipe.seed)
-    place = {name: position for position, name in enumerate(found.scores.ids.tolist())}
-    index = np.array([place[name] for name in ids.tolist()])
-    return Predictions(found.decisions[index], found.scores.take(index))
+    return align(Predictions(found.decisions, found.scores), ids)
 
 
 def print_table(table: dict[str, dict[str, dict[str, float]]]) -> None:
     """A Markdown table: figures, and gains over the baseline with their intervals."""
-    print("| | " + " | ".join(THRESHOLDS) + " | " + " | ".join(f"{kind}, gain over {BASELINE}" for kind in THRESHOLDS))
+    print(
+        "| | "
+        + " | ".join(THRESHOLDS)
+        + " | "
+        + " | ".join(f"{kind}, gain over {BASELINE}" for kind in THRESHOLDS)
+        + " |"
+    )
     print("|---" * (1 + 2 * len(THRESHOLDS)) + "|")
     for name, kinds in table.items():
         values = [f"{short(f['f1_macro'])} [{short(f['low'])}, {short(f['high'])}]" for f in kinds.values()]

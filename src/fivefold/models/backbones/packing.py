@@ -27,8 +27,15 @@ ATTENTION = "fivefold_packed"
 """What transformers calls `attend`; never written into a config.json."""
 
 PACKABLE = frozenset(
-    {"BertModel", "CamembertModel", "DistilBertModel", "ElectraModel", "ModernBertModel", "RobertaModel"}
-    | {"XLMRobertaModel"}
+    {
+        "BertModel",
+        "CamembertModel",
+        "DistilBertModel",
+        "ElectraModel",
+        "ModernBertModel",
+        "RobertaModel",
+        "XLMRobertaModel",
+    }
 )
 """Classes of transformers itself: other code may call its architecture "bert" too."""
 

@@ -93,6 +93,13 @@ def _add_data_verbs(verbs: Verbs, source: argparse.ArgumentParser, changes: argp
     fit = verbs.add_parser("fit", parents=[source, changes], help="fit all folds, decide, evaluate and report")
     fit.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run folder; a killed run continues")
     fit.add_argument("--overwrite", action="store_true", help="delete the run that is there first")
+    fit.add_argument(
+        "--folds-at-once",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="fit N folds at a time, each in a process with its share of the cores, default: 1",
+    )
     fit.set_defaults(command=_fit)
 
     pretrain = verbs.add_parser(
@@ -145,6 +152,14 @@ def _add_demo(verbs: Verbs) -> None:
     demo.add_argument("--seed", type=_natural, default=0, help="of the data, default: 0")
     demo.add_argument("--data-only", action="store_true", help="write the files and stop")
     demo.set_defaults(command=_demo)
+
+
+def _positive(text: str) -> int:
+    """A whole number from 1 on."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
 
 
 def _natural(text: str) -> int:
@@ -210,7 +225,8 @@ def _check(options: argparse.Namespace) -> None:
 def _fit(options: argparse.Namespace) -> None:
     from fivefold.pipeline.fit import fit
 
-    run = fit(_recipe(options.source, options.set, options.preset), out=options.out, overwrite=options.overwrite)
+    recipe = _recipe(options.source, options.set, options.preset)
+    run = fit(recipe, out=options.out, overwrite=options.overwrite, folds_at_once=options.folds_at_once)
     _print_outcome(run.folder)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,3 +59,11 @@ class Classifier(Protocol):
     def load(self, folder: Path) -> None:
         """Become the model that `save` wrote."""
         ...
+
+
+def threads(variable: str = "OMP_NUM_THREADS") -> int:
+    """Threads that this environment variable allows, or as many as there are cores for this process."""
+    named = os.environ.get(variable, "")
+    if named.isdecimal() and int(named) > 0:
+        return int(named)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -19,6 +19,7 @@ from fivefold.data.folds import Folds, given_folds, load_folds, save_folds
 from fivefold.data.groups import merge_groups
 from fivefold.data.labels import labels_frame
 from fivefold.data.split import split
+from fivefold.errors import RecipeError
 from fivefold.models.base import Cost
 from fivefold.models.families import family_class
 from fivefold.pipeline.continuation import begun_from, continued
@@ -50,6 +51,7 @@ def fit(
     preset: str | None = None,
     test: Any = None,
     overwrite: bool = False,
+    folds_at_once: int = 1,
 ) -> Run:
     """Fit every fold of a recipe and write a run: scores, decision rule, honest figures, report.
 
@@ -68,6 +70,9 @@ def fit(
         "fast", "balanced" or "best": the models to fit, where the recipe names none.
     overwrite
         Delete the run in `out` first.
+    folds_at_once
+        Folds to fit at the same time, each in a process with its share of the cores. Scores differ by float rounding
+        alone; memory is taken as often.
 
     Raises
     ------
@@ -75,7 +80,9 @@ def fit(
         If recipe, data or folder can't be used; the message says what to do.
     """
     asked = as_recipe(recipe, preset)
-    run, prepared = _fit(asked, data, default_folder(asked) if out is None else Path(out), test, overwrite)
+    run, prepared = _fit(
+        asked, data, default_folder(asked) if out is None else Path(out), test, overwrite, folds_at_once
+    )
     if not (run.folder / "report.html").exists():
         publish(run.folder, excerpts(prepared.corpus))
     return run
@@ -89,9 +96,10 @@ def fit_unpublished(
     preset: str | None = None,
     test: Any = None,
     overwrite: bool = False,
+    folds_at_once: int = 1,
 ) -> Run:
     """`fit` without drawing a report, which takes longer than a small fit."""
-    return _fit(as_recipe(recipe, preset), data, Path(out), test, overwrite)[0]
+    return _fit(as_recipe(recipe, preset), data, Path(out), test, overwrite, folds_at_once)[0]
 
 
 def default_folder(recipe: Recipe) -> Path:
@@ -99,7 +107,9 @@ def default_folder(recipe: Recipe) -> Path:
     return Path("runs") / (re.sub(r"[^\w.-]+", "-", recipe.name).strip(".-") or "fivefold")
 
 
-def _fit(recipe: Recipe, data: Any, out: Path, test: Any, overwrite: bool) -> tuple[Run, Prepared]:
+def _fit(recipe: Recipe, data: Any, out: Path, test: Any, overwrite: bool, at_once: int) -> tuple[Run, Prepared]:
+    if at_once < 1:
+        raise RecipeError("No fold can be fitted.", allowed="folds at once: 1 or more", got=str(at_once))
     for single in single_recipes(recipe):
         family_class(single.model.family)
     store = Store(out)
@@ -111,7 +121,7 @@ def _fit(recipe: Recipe, data: Any, out: Path, test: Any, overwrite: bool) -> tu
         if overwrite:
             store.clear()
         store.begin(prepared.fingerprint, dump_recipe(prepared.recipe), prepared.recipe.seed)
-        run_stages(store, prepared)
+        run_stages(store, prepared, at_once)
     return Run.load(out), prepared
 
 
@@ -124,13 +134,13 @@ def as_recipe(recipe: Recipe | Mapping[str, Any] | str | Path | None, preset: st
     return build_recipe(recipe or {}, preset=preset)
 
 
-def run_stages(store: Store, prepared: Prepared) -> None:
-    """Every stage that the store doesn't hold yet."""
+def run_stages(store: Store, prepared: Prepared, at_once: int = 1) -> None:
+    """Every stage that the store doesn't hold yet, so many folds at a time."""
     folds = describe_data(store, prepared)
     if prepared.recipe.ensemble is None:
-        fit_model(store, prepared, folds)
+        fit_model(store, prepared, folds, at_once)
     else:
-        fit_ensemble(store, prepared, run_stages)
+        fit_ensemble(store, prepared, partial(run_stages, at_once=at_once))
     if not store.has("decision"):
         log.info("Deciding on out-of-fold scores")
         decide(store, Run.open(store.folder).out_of_fold, prepared.recipe.decision, prepared.recipe.seed)
@@ -138,15 +148,16 @@ def run_stages(store: Store, prepared: Prepared) -> None:
         predict_test(store, prepared.test)
 
 
-def fit_model(store: Store, prepared: Prepared, folds: Folds) -> None:
+def fit_model(store: Store, prepared: Prepared, folds: Folds, at_once: int) -> None:
     """The stages "backbone", "folds" and "scores" of a single model."""
     if any(not store.has(f"folds/{fold}") for fold in folds.evaluated):
         source = continued(prepared, folds)
         backbone = fit_backbone(store, prepared.recipe, pretraining_texts(prepared))
         make = classifier_maker(prepared.recipe, prepared.task, backbone)
         begun = None if source is None else partial(begun_from, source, make)
-        announce(prepared, folds, total_cost(prepared.corpus, folds, make))
-        fit_folds(store, prepared.corpus, folds, make, begun)
+        cost = total_cost(prepared.corpus, folds, make, at_once)
+        announce(prepared, folds, cost)
+        fit_folds(store, prepared.corpus, folds, make, begun, at_once, cost.shared_seconds > 0)
     if not store.has("scores"):
         gather(store, prepared.task, prepared.corpus.ids, folds)
 

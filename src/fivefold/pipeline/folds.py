@@ -6,6 +6,8 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from fivefold.data.compose import Corpus, Rows
 from fivefold.data.folds import Folds
 from fivefold.errors import ArtefactError
 from fivefold.models.base import Classifier, Cost
+from fivefold.pipeline.executor import each
 from fivefold.pipeline.store import Store
 from fivefold.scores import CHUNK, Scores, empty
 from fivefold.task import Task
@@ -34,10 +37,11 @@ STRONGEST = 12
 """Features that explain a label."""
 
 
-def total_cost(corpus: Corpus, folds: Folds, make: Callable[[], Classifier]) -> Cost:
+def total_cost(corpus: Corpus, folds: Folds, make: Callable[[], Classifier], at_once: int = 1) -> Cost:
     """What fitting all folds is expected to take: seconds in all, peak bytes."""
     one = make().cost(corpus.rows(folds.training(folds.evaluated[0])))
-    return Cost(one.shared_seconds + one.seconds * len(folds.evaluated), one.bytes)
+    seconds = one.shared_seconds + one.seconds * len(folds.evaluated)
+    return Cost(seconds, one.bytes * min(at_once, len(folds.evaluated)), one.shared_seconds)
 
 
 def fit_folds(
@@ -46,6 +50,8 @@ def fit_folds(
     folds: Folds,
     make: Callable[[], Classifier],
     begun: Callable[[int], Classifier] | None = None,
+    at_once: int = 1,
+    shared: bool = False,
 ) -> None:
     """Fit the folds that the store doesn't hold yet.
 
@@ -53,22 +59,37 @@ def fit_folds(
     ----------
     begun
         Makes the classifier of a fold that is to be trained on; None: every fold starts afresh.
+    at_once
+        Folds that are fitted at the same time, each in a process of its own.
+    shared
+        Whether what takes long is computed once for all folds: then the first of them goes alone.
     """
-    done = [fold for fold in folds.evaluated if store.has(f"folds/{fold}")]
+    left = [fold for fold in folds.evaluated if not store.has(f"folds/{fold}")]
+    fit_fold = partial(_fit_fold, store, corpus, folds, make, begun)
     said: set[str] = set()
-    with tqdm(total=len(folds.evaluated), initial=len(done), desc="folds", unit="fold", disable=None) as bar:
-        for fold in folds.evaluated:
-            if fold in done:
-                continue
-            train, held_out = corpus.rows(folds.training(fold)), corpus.rows(folds.held_out(fold))
-            with store.scratch(f"folds/{fold}") as scratch, store.stage(f"folds/{fold}") as folder:
-                classifier = make() if begun is None else begun(fold)
-                remarks = fit_one(classifier, folder, train, held_out, make, scratch)
+    done = len(folds.evaluated) - len(left)
+    with tqdm(total=len(folds.evaluated), initial=done, desc="folds", unit="fold", disable=None) as bar:
+        alone = left[:1] if shared else []
+        for remarks in chain(map(fit_fold, alone), each(fit_fold, left[len(alone) :], at_once)):
             for remark in remarks:
                 if remark not in said:
                     log.warning("  %s", remark)
             said.update(remarks)
             bar.update()
+
+
+def _fit_fold(
+    store: Store,
+    corpus: Corpus,
+    folds: Folds,
+    make: Callable[[], Classifier],
+    begun: Callable[[int], Classifier] | None,
+    fold: int,
+) -> tuple[str, ...]:
+    """The stage of one fold; returns what there is to say of it."""
+    train, held_out = corpus.rows(folds.training(fold)), corpus.rows(folds.held_out(fold))
+    with store.scratch(f"folds/{fold}") as scratch, store.stage(f"folds/{fold}") as folder:
+        return fit_one(make() if begun is None else begun(fold), folder, train, held_out, make, scratch)
 
 
 def fit_one(

@@ -11,8 +11,8 @@ from safetensors.numpy import load_file, save_file
 from scipy.sparse import csr_array, vstack
 
 from fivefold.data.compose import Rows
-from fivefold.models.base import Cost, History
-from fivefold.models.linear.features import Features, documents, stacked, threads
+from fivefold.models.base import Cost, History, threads
+from fivefold.models.linear.features import Features, documents, stacked
 from fivefold.models.linear.ngrams import Analyzer, NGrams, read_ngrams
 from fivefold.models.linear.tfidf import Tfidf, TfidfSettings
 from fivefold.objectives.weights import side_weights

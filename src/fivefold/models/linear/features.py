@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -11,6 +10,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_array, hstack
 
 from fivefold.data.compose import Corpus, Rows
+from fivefold.models.base import threads
 from fivefold.models.linear.ngrams import Counts, NGrams, count_known_ngrams, count_ngrams
 from fivefold.models.linear.tfidf import Tfidf, TfidfSettings, fit_tfidf, transform
 from fivefold.task import Swap
@@ -146,8 +146,3 @@ def joined(fields: Fields, names: Sequence[str]) -> list[str]:
 def stacked(texts: Sequence[list[str]]) -> list[str]:
     """Documents of several kinds one below the other, so that they share one vocabulary."""
     return [text for kind in texts for text in kind]
-
-
-def threads() -> int:
-    """Threads for counting and solving: the processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -47,6 +47,7 @@ def each(work: Callable[[int], Result], items: Sequence[int], at_once: int) -> I
     try:
         for done in as_completed([pool.submit(_do, item) for item in items]):
             yield done.result()
+        pool.shutdown()
     except TerminatedWorkerError as error:
         raise RunError(
             "A process that fitted a fold was killed, most likely as memory ran out.",

@@ -92,14 +92,14 @@ def save_model(folder: str) -> None:
     import torch
     import transformers
 
-    from fivefold.models.backbones.backbone import resolve
+    from fivefold.models.backbones.places import resolve
 
     transformers.set_seed(0)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(
-        resolve(None), num_labels=11, problem_type="multi_label_classification", dtype=torch.float32
+        resolve(None).name, num_labels=11, problem_type="multi_label_classification", dtype=torch.float32
     )
     model.save_pretrained(folder)
-    transformers.AutoTokenizer.from_pretrained(resolve(None)).save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(resolve(None).name).save_pretrained(folder)
 
 
 def pipeline(job: dict[str, Any]) -> Callable[[peers.Table], int]:

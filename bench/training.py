@@ -207,9 +207,9 @@ def trainer(job: dict[str, Any]) -> dict[str, Any]:
     import torch
     import transformers
 
-    from fivefold.models.backbones.backbone import resolve
+    from fivefold.models.backbones.places import resolve
 
-    folder = resolve(None)
+    folder = resolve(None).name
     transformers.set_seed(job["seed"])
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(

@@ -14,21 +14,18 @@ from safetensors.torch import load_file, save_file
 from tests.models.tiny_encoders import ARCHITECTURES, batch_of, random_rows, tiny_tokenizer
 
 from fivefold.errors import FivefoldError
-from fivefold.models.backbones import backbone as rooms
+from fivefold.models.backbones import places
 from fivefold.models.backbones.architectures import position_limit, set_dropouts
 from fivefold.models.backbones.backbone import (
-    EMBEDDED,
-    EMBEDDED_PACKAGE,
     Origin,
     load_config,
     load_encoder,
     load_masked_lm,
     load_tokenizer,
-    quiet,
-    resolve,
     save_backbone,
 )
-from fivefold.models.encoder.net import EncoderNet
+from fivefold.models.backbones.places import EMBEDDED, EMBEDDED_PACKAGE, quiet, resolve
+from fivefold.models.pooled.net import PooledNet
 
 
 def config(name: str, **changes: Any) -> Any:
@@ -58,7 +55,7 @@ def test_position_limits(name: str, tokens: int, hard: bool) -> None:
     limit = position_limit(config(name))
     assert (limit.tokens, limit.hard) == (tokens, hard)
     model = load_encoder(Origin(architecture=ARCHITECTURES[name]), tiny_tokenizer(), seed=0).model.eval()
-    net = EncoderNet(model, width=1, seed=0).eval()
+    net = PooledNet(model, width=1, seed=0).eval()
     with torch.no_grad():
         assert net(**batch_of(random_rows([tokens]))).isfinite().all()
         if not hard:
@@ -79,9 +76,9 @@ def test_a_sparse_big_bird_stops_at_a_whole_block() -> None:
     assert position_limit(config("big_bird", max_position_embeddings=130)).tokens == 128
 
 
-@pytest.mark.skipif(resolve(None) == EMBEDDED, reason="the package with MiniLM isn't installed")
+@pytest.mark.skipif(resolve(None).name == EMBEDDED, reason="the package with MiniLM isn't installed")
 def test_the_embedded_minilm() -> None:
-    assert Path(resolve(EMBEDDED)).is_dir()
+    assert Path(resolve(EMBEDDED).name).is_dir()
     assert EMBEDDED_PACKAGE not in sys.modules
     tokenizer = load_tokenizer(None)
     minilm = load_encoder(Origin(), tokenizer, seed=0)
@@ -94,8 +91,8 @@ def test_the_embedded_minilm() -> None:
 
 
 def test_without_the_package_the_hub_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rooms, "EMBEDDED_PACKAGE", "no_such_package_anywhere")
-    assert resolve(None) == EMBEDDED
+    monkeypatch.setattr(places, "EMBEDDED_PACKAGE", "no_such_package_anywhere")
+    assert resolve(None).name == EMBEDDED
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "/no/such/folder", "~/nowhere-at-all", "a/b/c"])

@@ -10,8 +10,8 @@ import torch
 from tests.models.tiny_encoders import ARCHITECTURES, batch_of, random_rows, tiny_tokenizer
 
 from fivefold.models.backbones.backbone import Origin, load_encoder, load_masked_lm
-from fivefold.models.encoder.net import EncoderNet
 from fivefold.models.encoder.prompted import PromptedNet
+from fivefold.models.pooled.net import PooledNet
 
 TOLERANCE = 1e-5
 LENGTHS = [3, 60, 9, 29, 28, 61, 128, 9]
@@ -30,7 +30,7 @@ def trunk(name: str, attention: Any) -> Any:
 
 @pytest.mark.parametrize(("name", "attention", "pooling"), CASES)
 def test_neighbours_order_and_padding_leave_logits_alone(name: str, attention: Any, pooling: Any) -> None:
-    net = EncoderNet(trunk(name, attention), width=5, seed=0, pooling=pooling, attention=attention).eval()
+    net = PooledNet(trunk(name, attention), width=5, seed=0, pooling=pooling, attention=attention).eval()
     assert_rows_stand_alone(net, random_rows(LENGTHS))
 
 

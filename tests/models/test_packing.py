@@ -20,8 +20,8 @@ from fivefold.models.backbones.architectures import layer_path
 from fivefold.models.backbones.backbone import Origin, load_causal_lm, load_encoder, load_masked_lm
 from fivefold.models.backbones.packing import ATTENTION, attend, segments_of
 from fivefold.models.backbones.passes import Sequences, real_first
-from fivefold.models.encoder.net import EncoderNet
 from fivefold.models.encoder.prompted import PromptedNet
+from fivefold.models.pooled.net import PooledNet
 from fivefold.models.pretraining.language_model import LanguageNet
 from fivefold.models.pretraining.passages import IGNORED
 
@@ -52,15 +52,15 @@ def trunk(name: str, **dropouts: float) -> Any:
     return model
 
 
-def make(name: str = "bert", **settings: Any) -> EncoderNet:
+def make(name: str = "bert", **settings: Any) -> PooledNet:
     model = trunk(name, dropout=0.0, attention_dropout=0.0)
-    net = EncoderNet(model, **({"width": 4, "seed": 0, "head_dropout": 0.0} | settings))
+    net = PooledNet(model, **({"width": 4, "seed": 0, "head_dropout": 0.0} | settings))
     if net.token_attention is not None:
         torch.nn.init.normal_(net.token_attention.scores.weight, 0, 0.1, generator=torch.Generator().manual_seed(6))
     return net
 
 
-def vectors(net: EncoderNet, packing: str, batch: dict[str, Tensor]) -> Tensor:
+def vectors(net: PooledNet, packing: str, batch: dict[str, Tensor]) -> Tensor:
     net.trunk.packing = packing
     return net.vectors(batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
 
@@ -176,7 +176,7 @@ def test_dropped_attention_stays_padded_in_training(monkeypatch: pytest.MonkeyPa
     batch, packed, padded = batch_of(ROWS), [(1, sum(map(len, ROWS)))], [(len(ROWS), 60)]
     for share, training, shapes in ((0.1, True, padded), (0.1, False, packed), (0.0, True, packed)):
         for name in PACKED:
-            net = EncoderNet(trunk(name, attention_dropout=share), width=2, seed=0).train(training)
+            net = PooledNet(trunk(name, attention_dropout=share), width=2, seed=0).train(training)
             assert seen(net, batch) == shapes, (name, share, training)
     query = torch.ones(1, 2, 4, 8)
     with pytest.raises(ValueError, match="drops no attention"):
@@ -330,7 +330,7 @@ def test_where_flash_attention_runs(changed: dict[str, Any], runs: bool, monkeyp
     assert not packing.flash_runs(trunk("modernbert").config, torch.device("cuda"))
 
 
-def on_gpu(name: str, **settings: Any) -> tuple[EncoderNet, dict[str, Tensor]]:
+def on_gpu(name: str, **settings: Any) -> tuple[PooledNet, dict[str, Tensor]]:
     return make(name, **settings).cuda(), {n: t.cuda() for n, t in batch_of(ROWS).items()}
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from fivefold.models.encoder.pooling import (
+from fivefold.models.pooled.pooling import (
     AttentionPool,
     cls_pool,
     max_pool,

@@ -25,6 +25,7 @@ from fivefold.training.inputs import (
     separate,
     separately_windowed,
     windowed,
+    written_template,
 )
 from fivefold.training.tokens import Tokens, starts_of
 
@@ -112,6 +113,37 @@ def test_a_tokenizer_without_letters_is_refused():
     words = tokenizers.Tokenizer(models.BPE({"é": 0}, []))
     with pytest.raises(RecipeError, match="makes no tokens of letters"):
         learn_template(PreTrainedTokenizerFast(tokenizer_object=words))
+
+
+def test_a_written_template_is_the_text_around_the_fields():
+    tokenizer = small_tokenizer(processors.BertProcessing(("[SEP]", 1), ("[CLS]", 0)))
+    tokenizer.backend_tokenizer.add_special_tokens(["<turn>"])
+    turn = tokenizer.backend_tokenizer.token_to_id("<turn>")
+    template, order = written_template("{{Q}} <turn> {b}\n\nA: {a}!", tokenizer, ["a", "b"])
+    assert order == ("b", "a")
+    encode = tokenizer.backend_tokenizer.encode
+    first, gap, last = (tuple(encode(text, add_special_tokens=False).ids) for text in ("{Q} <turn> ", "\n\nA: ", "!"))
+    assert turn in first, "a special token of the template is one"
+    assert template == Template((0, *first), (1,), (*last, 1), 1, (gap,))
+    fields = {"b": tokens_of([[5, 6, 7]]), "a": tokens_of([[8, 9]])}
+    inputs = joined(fields, template, Truncation(64))
+    assert inputs.tokens.ids.tolist() == [0, *first, 5, 6, 7, *gap, 8, 9, *last, 1]
+    assert joined(fields, template, Truncation(template.overhead(2) + 2)).kept.tolist() == [2]
+
+
+def test_windows_of_a_written_template_cover_what_they_say():
+    template = Template((90,), (91,), (92,), 0, ((93, 94, 95), ()))
+    fields = {name: tokens_of([list(range(start, start + 7))]) for name, start in (("a", 10), ("b", 20), ("c", 30))}
+    whole = windowed(fields, template, 40, 0)
+    assert whole.tokens.ids.tolist() == [90, *range(10, 17), 93, 94, 95, *range(20, 27), *range(30, 37), 92]
+    assert windowed(fields, template, 12, 0, max_windows=1).kept.tolist() == [7]
+    assert windowed(fields, template, 14, 0, max_windows=1).kept.tolist() == [9]
+
+
+@pytest.mark.parametrize("text", ["{a}", "{a} {b} {b}", "{a} {b} {c}", "{a} {", "nothing", "{} {b}"])
+def test_a_template_names_every_field_once(text: str):
+    with pytest.raises(RecipeError, match="template"):
+        written_template(text, small_tokenizer(), ["a", "b"])
 
 
 def test_inputs_of_minilm_are_what_its_own_tokenizer_makes():

@@ -15,12 +15,12 @@ FAMILIES = {
     "linear": "fivefold.models.linear.classifier:LinearClassifier",
     "feedforward": "fivefold.models.networks.feedforward:FeedForwardClassifier",
     "encoder": "fivefold.models.encoder.classifier:EncoderClassifier",
+    "decoder": "fivefold.models.decoder.classifier:DecoderClassifier",
 }
 """Family to the class that implements it, imported when asked for."""
 
-
-EXTRA = "neural"
-"""What installs the packages that families other than the linear one import."""
+EXTRAS = {"feedforward": "neural", "encoder": "neural", "decoder": "llm"}
+"""What installs the packages that a family imports."""
 
 
 def family_class(family: str) -> Callable[..., Classifier]:
@@ -37,7 +37,7 @@ def family_class(family: str) -> Callable[..., Classifier]:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("fivefold"):
             raise
-        raise MissingExtraError(error.name, EXTRA, f"The family '{family}'") from error
+        raise MissingExtraError(error.name, EXTRAS.get(family), f"The family '{family}'") from error
     return found
 
 

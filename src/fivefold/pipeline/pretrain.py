@@ -28,7 +28,7 @@ from fivefold.pipeline.prepare import (
 )
 from fivefold.pipeline.store import Store
 from fivefold.recipe import Recipe, dump_recipe
-from fivefold.recipe.models import EncoderSettings
+from fivefold.recipe.backbones import BackboneSettings
 from fivefold.recipe.training import PretrainingSettings
 
 log = logging.getLogger("fivefold")
@@ -78,7 +78,7 @@ def pretrain(recipe: Recipe, data: Any = None, *, out: str | Path, overwrite: bo
 
 def replaced_keys(recipe: Recipe) -> tuple[str, ...]:
     """Keys of a recipe that a pretrained backbone stands instead of."""
-    model = encoder_of(recipe)
+    model = backbone_of(recipe)
     set_ = {
         "model.architecture": model.architecture,
         "model.tokenizer": model.tokenizer,
@@ -95,7 +95,7 @@ def gather(recipe: Recipe, data: Any = None) -> tuple[Recipe, list[str]]:
     RecipeError
         If the recipe has no backbone to pretrain.
     """
-    family_class(encoder_of(recipe).family)
+    family_class(backbone_of(recipe).family)
     settings = recipe.pretraining or PretrainingSettings()
     train = None if data is None and recipe.data.train is None else read_labelled(recipe, data)
     test = read_optional(recipe.data.test)
@@ -160,7 +160,7 @@ def write_backbone(folder: Path, scratch: Path, recipe: Recipe, texts: Sequence[
     from fivefold.models.backbones.backbone import Origin
     from fivefold.models.pretraining.pretrainer import Beginning, Pretraining, pretrain
 
-    model, settings = encoder_of(recipe), recipe.pretraining
+    model, settings = backbone_of(recipe), recipe.pretraining
     assert settings is not None
     origin = Origin(
         model.backbone,
@@ -168,7 +168,7 @@ def write_backbone(folder: Path, scratch: Path, recipe: Recipe, texts: Sequence[
         model.trust_remote_code,
         model.dropout,
         model.attention_dropout,
-        model.attention,
+        getattr(model, "attention", "auto"),
     )
     beginning = Beginning(origin, model.tokenizer)
     plain = settings.model_dump(exclude={"test_texts"})
@@ -181,7 +181,7 @@ def write_backbone(folder: Path, scratch: Path, recipe: Recipe, texts: Sequence[
     return found.figures
 
 
-def encoder_of(recipe: Recipe) -> EncoderSettings:
+def backbone_of(recipe: Recipe) -> BackboneSettings:
     """The section `model` of a recipe whose model has a backbone.
 
     Raises
@@ -194,10 +194,10 @@ def encoder_of(recipe: Recipe) -> EncoderSettings:
             "An ensemble has no backbone of its own.",
             next_step="write a recipe with the sections model and pretraining of one member",
         )
-    if not isinstance(recipe.model, EncoderSettings):
+    if not isinstance(recipe.model, BackboneSettings):
         raise RecipeError(
             f"model.family '{recipe.model.family}' has no backbone to pretrain.",
-            allowed="model.family: encoder",
+            allowed="model.family: encoder or decoder",
             next_step="add --set model.family=encoder",
         )
     return recipe.model

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from fivefold.recipe.backbones import DecoderSettings, EncoderSettings
 from fivefold.recipe.section import Choices, Span
 
 BOOSTING_KEYS = ("trees", "leaves", "learning_rate")
@@ -78,98 +79,7 @@ class FeedForwardSettings(Choices):
         return self
 
 
-PROMPT_KEYS = ("prompt", "prompt_labels", "yes", "no")
-WINDOW_KEYS = ("window_tokens", "window_overlap", "max_windows")
-ENCODER_DEFAULT = "sentence-transformers/all-MiniLM-L6-v2"
-
-
-class EncoderSettings(Choices):
-    """A BERT-like backbone, fine-tuned under a head."""
-
-    family: Literal["encoder"] = Field(description="a BERT-like backbone under a head")
-    backbone: str | None = Field(
-        None, description=f"hub id or folder of the weights; none: {ENCODER_DEFAULT}, which needs no network"
-    )
-    architecture: dict[str, Any] | None = Field(
-        None,
-        description="instead of a backbone: a transformers config, such as {model_type: big_bird, …}; random weights",
-    )
-    tokenizer: str | None = Field(None, description="hub id or folder of the tokenizer; none: the backbone's")
-    trust_remote_code: bool = Field(False, description="run code that comes with the backbone")
-    pooling: Literal["cls", "mean", "max", "attention"] = Field(
-        "mean", description="how a sequence's vectors become one"
-    )
-    head: Literal["linear", "mlp", "prompted"] = Field(
-        "linear",
-        description="linear or one hidden layer; prompted: a masked yes/no slot a label, read by the masked-LM head",
-    )
-    head_dropout: float = Field(0.1, ge=0, lt=1, description="dropout before the head")
-    dropout: float | None = Field(None, ge=0, lt=1, description="hidden dropout of the backbone; none: its own")
-    attention_dropout: float | None = Field(
-        0.0, ge=0, lt=1, description="attention dropout; without it fused attention runs; none: the backbone's own"
-    )
-    fields: Literal["joined", "max", "mean"] = Field(
-        "joined", description="several text columns: joined into one text, or encoded alone and their logits merged"
-    )
-    max_tokens: int | None = Field(None, ge=8, description="tokens of an input at most; none: the backbone's limit")
-    truncation: Literal["head", "tail", "head_tail"] = Field("head", description="which end of a long text is kept")
-    head_share: float = Field(0.5, gt=0, lt=1, description="head_tail: share of what is kept that is the head")
-    field_tokens: dict[str, Annotated[int, Field(ge=0)]] = Field(
-        {}, description="text column: its tokens at most; those left out share what remains"
-    )
-    windows: Literal["none", "mean", "max", "attention"] = Field(
-        "none", description="read a long text in windows, and how their vectors become one"
-    )
-    window_tokens: int = Field(256, ge=8, description="tokens of a window")
-    window_overlap: int = Field(32, ge=0, description="tokens that neighbouring windows share")
-    max_windows: int | None = Field(None, ge=1, description="windows of a text at most; none: all")
-    attention: Literal["auto", "sparse", "full"] = Field(
-        "auto", description="BigBird's attention; auto: sparse where inputs are long enough for it"
-    )
-    unfrozen_layers: int | None = Field(
-        None, ge=0, description="train only so many top layers; 0: frozen, its activations computed once; none: all"
-    )
-    prompt: str = Field(
-        "{label}? {mask}.", description="prompted: the slot of a label; {label} and {mask} are filled in"
-    )
-    prompt_labels: dict[str, str] = Field(
-        {}, description="prompted: logit (label or target=class): words to use instead"
-    )
-    yes: str = Field("yes", description="prompted: word whose logit speaks for a label")
-    no: str = Field("no", description="prompted: word whose logit speaks against it")
-
-    @model_validator(mode="after")
-    def _one_source(self) -> EncoderSettings:
-        if self.architecture is not None and self.backbone is not None:
-            raise ValueError("'architecture' starts from random weights and 'backbone' from trained ones; name one")
-        if self.architecture is not None and "model_type" not in self.architecture:
-            raise ValueError("architecture needs 'model_type', such as big_bird")
-        if self.architecture is not None and self.tokenizer is None:
-            raise ValueError("architecture needs 'tokenizer', whose vocabulary it reads")
-        return self
-
-    @property
-    def idle(self) -> Mapping[str, tuple[str, ...]]:
-        """Keys that the other choices don't read."""
-        prompted = self.head == "prompted"
-        return {
-            f"windows '{self.windows}'": WINDOW_KEYS if self.windows == "none" else ("max_tokens", "truncation"),
-            f"truncation '{self.truncation}'": () if self.truncation == "head_tail" else ("head_share",),
-            f"head '{self.head}'": ("pooling", "head_dropout", "windows") if prompted else PROMPT_KEYS,
-        }
-
-    @model_validator(mode="after")
-    def _windows_advance(self) -> EncoderSettings:
-        if self.windows != "none" and self.window_overlap * 2 > self.window_tokens:
-            raise ValueError("window_overlap must be at most half of window_tokens")
-        return self
-
-    @model_validator(mode="after")
-    def _prompt_whole(self) -> EncoderSettings:
-        if self.prompt.count("{mask}") != 1:
-            raise ValueError("prompt must hold {mask} once")
-        return self
-
-
-ModelSettings = Annotated[LinearSettings | FeedForwardSettings | EncoderSettings, Field(discriminator="family")]
+ModelSettings = Annotated[
+    LinearSettings | FeedForwardSettings | EncoderSettings | DecoderSettings, Field(discriminator="family")
+]
 """A section `model`; its `family` says which class reads it."""

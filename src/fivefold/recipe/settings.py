@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from fivefold.recipe.ensemble import EnsembleSettings, MemberSettings, member_sections, reads
+from fivefold.recipe.ensemble import READERS, EnsembleSettings, MemberSettings, member_sections, reads
 from fivefold.recipe.models import LinearSettings, ModelSettings
 from fivefold.recipe.section import Settings
 from fivefold.recipe.training import LINEAR_KEYS, ObjectiveSettings, PretrainingSettings, TrainingSettings
@@ -216,7 +216,7 @@ class Recipe(Settings):
             unread += ["objective.class_weights: positive"] if self.objective.class_weights == "positive" else []
         if family == "feedforward" and self.training is not None and self.training.gradient_checkpointing:
             unread.append("training.gradient_checkpointing")
-        if family != "encoder" and self.pretraining is not None:
+        if family not in READERS["pretraining"] and self.pretraining is not None:
             unread.append("pretraining")
         if unread:
             raise ValueError(f"model.family '{family}' doesn't use {', '.join(unread)}")

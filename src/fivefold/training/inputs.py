@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fivefold.task import IntArray
 from fivefold.training.assembly import Piece, TypeArray, assembled, whole
-from fivefold.training.templates import Template, Truncation, learn_template, room_of
+from fivefold.training.templates import Template, Truncation, learn_template, room_of, written_template
 from fivefold.training.tokens import IndexArray, Tokens, spans, starts_of
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "separate",
     "separately_windowed",
     "windowed",
+    "written_template",
 ]
 
 NO_LEAD: IntArray = np.zeros(0, dtype=np.int32)
@@ -161,11 +162,12 @@ def joined(
     lengths = {name: tokens.lengths for name, tokens in fields.items()}
     kept = truncation.kept(lengths, template.overhead(len(fields)) + len(lead))
     rows = _rows(fields)
+    gaps = template.between(len(fields))
     pieces = [whole(template.prefix, 0, rows), whole(lead, 0, rows)]
     for position, (name, tokens) in enumerate(fields.items()):
         heads = truncation.heads(kept[name])
         tails = kept[name] - heads
-        pieces += [whole(template.middle, _kind(position - 1, template), rows)] if position else []
+        pieces += [whole(gaps[position - 1], _kind(position - 1, template), rows)] if position else []
         pieces += [Piece(tokens.ids, _kind(position, template), tokens.starts[:-1], heads)]
         pieces += [Piece(tokens.ids, _kind(position, template), tokens.starts[1:] - tails, tails)]
     pieces.append(whole(template.suffix, _kind(len(fields) - 1, template), rows))
@@ -220,7 +222,7 @@ def windowed(
         ]
     )
     lengths = {name: tokens.lengths for name, tokens in fields.items()}
-    kept = _covered(lengths, len(template.middle), counts * stride + overlap)
+    kept = _covered(lengths, [len(gap) for gap in template.between(len(fields))], counts * stride + overlap)
     return Inputs(ids, types, part, np.arange(len(stream)), _total(lengths), kept)
 
 
@@ -259,9 +261,9 @@ def merged(several: Sequence[Inputs]) -> Inputs:
 
 def _stream(fields: Mapping[str, Tokens], template: Template) -> list[Piece]:
     """Fields with a middle between them, and nothing around."""
-    rows, pieces = _rows(fields), []
+    rows, pieces, gaps = _rows(fields), [], template.between(len(fields))
     for position, tokens in enumerate(fields.values()):
-        pieces += [whole(template.middle, _kind(position - 1, template), rows)] if position else []
+        pieces += [whole(gaps[position - 1], _kind(position - 1, template), rows)] if position else []
         pieces += [Piece(tokens.ids, _kind(position, template), tokens.starts[:-1], tokens.lengths)]
     return pieces
 
@@ -276,12 +278,12 @@ def _suffix(template: Template, kinds: TypeArray, begins: IndexArray, ends: Inde
     return Piece(source, types, second * width, np.full(len(begins), width))
 
 
-def _covered(lengths: Mapping[str, IndexArray], middle: int, end: IndexArray) -> IndexArray:
+def _covered(lengths: Mapping[str, IndexArray], gaps: Sequence[int], end: IndexArray) -> IndexArray:
     """Content tokens before the place `end` of each row's stream, (rows,)."""
     kept, begin = np.zeros_like(end), np.zeros_like(end)
-    for count in lengths.values():
+    for count, gap in zip(lengths.values(), [*gaps, 0], strict=True):
         kept += np.clip(end - begin, 0, count)
-        begin += count + middle
+        begin += count + gap
     return kept
 
 

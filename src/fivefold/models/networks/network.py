@@ -230,8 +230,12 @@ class Network(ABC):
             agreement=agreement,
             watched=watched,
             tokens_per_pass=self.scoring_tokens,
-            fresh=lambda seed: begun or weights_of(self.trained(self.build(examples.labels, seed))),
+            fresh=lambda seed: begun or self.fresh_weights(examples.labels, seed),
         )
+
+    def fresh_weights(self, labels: Labels, seed: int) -> Mapping[str, Tensor]:
+        """Weights by name to begin again with after divergence, drawn from another seed."""
+        return weights_of(self.trained(self.build(labels, seed)))
 
     def _groups(self, net: nn.Module) -> list[Group]:
         t = self.training
@@ -265,8 +269,8 @@ def truncation_remarks(inputs: Inputs) -> tuple[str, ...]:
 
 
 def weights_of(module: nn.Module) -> dict[str, Tensor]:
-    """A copy of a module's weights by name."""
-    return {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+    """A copy of what a module trains, by name."""
+    return {name: p.detach().clone() for name, p in module.named_parameters() if p.requires_grad}
 
 
 def checkpoint_gradients(net: nn.Module) -> None:

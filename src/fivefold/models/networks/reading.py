@@ -22,6 +22,7 @@ from fivefold.training.inputs import (
     separate,
     separately_windowed,
     windowed,
+    written_template,
 )
 from fivefold.training.tokens import Tokens, spans, starts_of, tokenise
 
@@ -57,6 +58,8 @@ class Reading:
     ----------
     max_tokens
         Tokens of a sequence at most; None: the backbone's limit.
+    template
+        Words around the fields, see `written_template`; None: the tokenizer's separators.
     """
 
     fields: Fields
@@ -65,6 +68,7 @@ class Reading:
     head_share: float
     field_tokens: Mapping[str, int] = field(default_factory=dict)
     windows: Windows | None = None
+    template: str | None = None
 
     def inputs(
         self, texts: Mapping[str, Sequence[str]], tokenizer: Any, limit: PositionLimit, lead: IntArray = NO_LEAD
@@ -77,8 +81,10 @@ class Reading:
             If a key names a field that isn't there, has nothing to merge, or asks for more than the backbone reads.
         """
         self._check(list(texts), limit)
-        template = learn_template(tokenizer)
-        tokens = {name: tokenise(column, tokenizer, cache_for(column)) for name, column in texts.items()}
+        template, order = learn_template(tokenizer), tuple(texts)
+        if self.template is not None:
+            template, order = written_template(self.template, tokenizer, order)
+        tokens = {name: tokenise(texts[name], tokenizer, cache_for(texts[name])) for name in order}
         if self.windows is not None:
             read = windowed if self.fields == "joined" else separately_windowed
             cut = {name: trimmed(column, self.field_tokens.get(name)) for name, column in tokens.items()}

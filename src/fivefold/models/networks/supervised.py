@@ -151,7 +151,8 @@ class Supervised:
         """Begin again with the untrained weights of another seed."""
         fresh = self.fresh(seed)
         for name, parameter in self.module.named_parameters():
-            parameter.copy_(fresh[name])
+            if parameter.requires_grad:
+                parameter.copy_(fresh[name])
 
     def _logits(self, module: nn.Module, rows: Positions) -> Tensor:
         logits: Tensor = module(**on_device(self.examples.material.batch(self.examples.index[rows]), module))

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fivefold.models.backbones.backbone import Attention
+from fivefold.models.backbones.net import Net
 from fivefold.models.backbones.passes import Pass, Sequences
-from fivefold.models.encoder.net import Net
 from fivefold.models.pretraining.passages import IGNORED, KEPT_FIXED, Passages, Positions
 from fivefold.training.batches import Batches, in_order
 from fivefold.training.optim import Group

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-Pooling = Literal["cls", "mean", "max", "attention"]
+Pooling = Literal["cls", "last", "mean", "max", "attention"]
 WindowMerge = Literal["none", "mean", "max", "attention"]
 FieldMerge = Literal["joined", "max", "mean"]
 
@@ -15,6 +15,13 @@ FieldMerge = Literal["joined", "max", "mean"]
 def cls_pool(hidden: Tensor, mask: Tensor) -> Tensor:
     """The vector of the first token; (S, T, H), (S, T) -> (S, H). Real tokens come first."""
     return hidden[:, 0]
+
+
+def last_pool(hidden: Tensor, mask: Tensor) -> Tensor:
+    """The vector of the last real token, found by counting: a token with the pad's id may be text; (S, T, H), (S, T) ->
+    (S, H)."""
+    last = mask.sum(dim=1) - 1
+    return hidden[torch.arange(len(hidden), device=hidden.device), last]
 
 
 def mean_pool(hidden: Tensor, mask: Tensor) -> Tensor:

@@ -14,15 +14,15 @@ from tests.models.tiny_encoders import ARCHITECTURES, batch_of, random_rows, tin
 from fivefold.errors import ArtefactError, FivefoldError
 from fivefold.models.backbones.architectures import layer_path
 from fivefold.models.backbones.backbone import Origin, load_encoder
-from fivefold.models.encoder.net import EncoderNet, PooledHead
-from fivefold.models.encoder.pooling import mean_pool
+from fivefold.models.pooled.net import PooledHead, PooledNet
+from fivefold.models.pooled.pooling import mean_pool
 
 ROWS = random_rows([9, 33, 5])
 
 
-def make(name: str = "bert", **settings: Any) -> EncoderNet:
+def make(name: str = "bert", **settings: Any) -> PooledNet:
     model = load_encoder(Origin(architecture=ARCHITECTURES[name]), tiny_tokenizer(), seed=1).model
-    return EncoderNet(model, **({"width": 4, "seed": 0} | settings))
+    return PooledNet(model, **({"width": 4, "seed": 0} | settings))
 
 
 def test_linear_head_on_the_mean() -> None:
@@ -164,7 +164,7 @@ def test_sparse_attention_is_big_birds() -> None:
     short = Origin(architecture=ARCHITECTURES["big_bird"] | {"max_position_embeddings": 30})
     model = load_encoder(short, tiny_tokenizer(), seed=0).model
     with pytest.raises(FivefoldError, match="needs inputs of 32 tokens"):
-        EncoderNet(model, width=1, seed=0, attention="sparse")
+        PooledNet(model, width=1, seed=0, attention="sparse")
 
 
 def test_seeds_reach_every_drawn_weight_and_nothing_else() -> None:
@@ -186,11 +186,11 @@ LOAD = """
 import sys, numpy as np, torch
 from pathlib import Path
 from fivefold.models.backbones.backbone import Origin, load_encoder, load_tokenizer
-from fivefold.models.encoder.net import EncoderNet
+from fivefold.models.pooled.net import PooledNet
 from tests.models.tiny_encoders import batch_of, random_rows
 for folder in map(Path, sys.argv[1:]):
     model = load_encoder(Origin(str(folder)), load_tokenizer(str(folder)), seed=9).model
-    net = EncoderNet(model, width=4, seed=9, pooling="attention").eval()
+    net = PooledNet(model, width=4, seed=9, pooling="attention").eval()
     net.load_head(folder)
     with torch.no_grad():
         np.save(folder / "logits.npy", net(**batch_of(random_rows([9, 33, 5]))).numpy())

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from fivefold.models.encoder.net import EncoderNet
 from fivefold.models.networks.material import Activations, Sequences
 from fivefold.models.networks.supervised import on_device
+from fivefold.models.pooled.net import PooledNet
 from fivefold.task import FloatArray
 from fivefold.training.batches import in_order
 from fivefold.training.cache import cache_folder, keep
@@ -20,7 +20,7 @@ from fivefold.training.streams import each
 from fivefold.training.tokens import IndexArray, spans, starts_of
 
 
-def frozen_activations(net: EncoderNet, sequences: Sequences, key: str, tokens_per_pass: int) -> Activations:
+def frozen_activations(net: PooledNet, sequences: Sequences, key: str, tokens_per_pass: int) -> Activations:
     """The vectors below the head of every part of every row.
 
     Parameters
@@ -40,7 +40,7 @@ def frozen_activations(net: EncoderNet, sequences: Sequences, key: str, tokens_p
     return Activations(found, starts)
 
 
-def _computed(net: EncoderNet, sequences: Sequences, starts: np.ndarray, tokens_per_pass: int) -> FloatArray:
+def _computed(net: PooledNet, sequences: Sequences, starts: np.ndarray, tokens_per_pass: int) -> FloatArray:
     net.to(default_device()).eval()
     vectors = np.empty((int(starts[-1]), int(net.backbone.config.hidden_size)), dtype=np.float32)
     batches = in_order(sequences.lengths, sequences.counts, tokens_per_pass)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,21 +12,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fivefold.errors import ArtefactError, FivefoldError
-from fivefold.models.backbones.architectures import (
-    is_block_sparse,
-    layer_count,
-    modules_up_to,
-    parameters_by_depth,
-)
+from fivefold.errors import ArtefactError
+from fivefold.models.backbones.architectures import is_block_sparse
 from fivefold.models.backbones.backbone import Attention, save_backbone
-from fivefold.models.backbones.passes import Passes, real_first
-from fivefold.models.encoder.pooling import (
+from fivefold.models.backbones.net import Net
+from fivefold.models.backbones.passes import real_first
+from fivefold.models.pooled.pooling import (
     AttentionPool,
     FieldMerge,
     Pooling,
     WindowMerge,
     cls_pool,
+    last_pool,
     max_pool,
     mean_pool,
     segment_max,
@@ -35,97 +32,17 @@ from fivefold.models.encoder.pooling import (
 from fivefold.task import FloatArray
 
 HEAD_FILE = "head.safetensors"
-POOLS = {"cls": cls_pool, "mean": mean_pool, "max": max_pool}
+POOLS = {"cls": cls_pool, "last": last_pool, "mean": mean_pool, "max": max_pool}
 MERGES = {"mean": segment_mean, "max": segment_max}
 
 
-class Net(nn.Module):
-    """What nets over a backbone share: which weights train, and how deep they lie.
-
-    Parameters
-    ----------
-    backbone
-        A transformers model.
-    attention
-        BigBird's attention, see `Passes`.
-    unfrozen_layers
-        Train only so many top layers and what is above them; None: everything.
-
-    Raises
-    ------
-    FivefoldError
-        If more layers are to be trained than there are.
-    """
-
-    def __init__(self, backbone: Any, *, attention: Attention, unfrozen_layers: int | None) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.passes = Passes(backbone, attention)
-        self.frozen_depth = -1
-        if unfrozen_layers is not None:
-            self._freeze(unfrozen_layers)
-
-    @property
-    def trunk(self) -> Any:
-        """The backbone without a head of its own."""
-        return self.backbone.base_model
-
-    def layers(self) -> list[dict[str, nn.Parameter]]:
-        """All weights by name and depth: embeddings, each layer from the bottom up, head; frozen ones don't ask for
-        gradients."""
-        trunk = parameters_by_depth(self.trunk)
-        depths = {id(parameter): depth for depth, group in enumerate(trunk) for parameter in group.values()}
-        groups: list[dict[str, nn.Parameter]] = [{} for _ in range(len(trunk) + 1)]
-        for name, parameter in self.named_parameters():
-            groups[depths.get(id(parameter), len(trunk))][name] = parameter
-        return groups
-
-    def gradient_checkpointing_enable(self) -> None:
-        """Compute activations of each layer again in the backward pass instead of holding them.
-
-        Raises
-        ------
-        FivefoldError
-            If the architecture can't.
-        """
-        if not self.backbone.supports_gradient_checkpointing:
-            raise FivefoldError(
-                f"A '{self.backbone.config.model_type}' backbone can't be trained with gradient checkpointing.",
-                next_step="leave training.gradient_checkpointing out of the recipe and lower training.tokens_per_pass",
-            )
-        self.backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-
-    def train(self, mode: bool = True) -> Self:
-        """Switch dropout on or off; frozen modules stay as in evaluation."""
-        super().train(mode)
-        for module in self._frozen_modules():
-            module.train(False)
-        return self
-
-    def _freeze(self, unfrozen_layers: int) -> None:
-        layers = layer_count(self.trunk)
-        if unfrozen_layers > layers:
-            raise FivefoldError(
-                f"model.unfrozen_layers is {unfrozen_layers}, but the backbone has {layers} layers.",
-                next_step=f"take 0 to {layers}, or leave it out of the recipe to train everything",
-            )
-        self.frozen_depth = layers - unfrozen_layers
-        for group in parameters_by_depth(self.trunk)[: self.frozen_depth + 1]:
-            for parameter in group.values():
-                parameter.requires_grad_(False)
-
-    def _frozen_modules(self) -> Iterator[nn.Module]:
-        if self.frozen_depth >= 0:
-            yield from modules_up_to(self.trunk, self.frozen_depth)
-
-
-class EncoderNet(Net):
+class PooledNet(Net):
     """A backbone and a head over its pooled vectors.
 
     Parameters
     ----------
     backbone
-        A transformers encoder without a head, from `load_encoder`.
+        A transformers model without a head, from `load_encoder` or `load_decoder`.
     width
         Logits of a row.
     seed
@@ -215,9 +132,10 @@ class EncoderNet(Net):
     @property
     def reentrant(self) -> bool:
         """Whether passes may run side by side: nothing that a pass changes outlives it. Not so where a BigBird turns
-        its attention, and not known of code that came with the weights."""
+        its attention, and not known of code that came with the weights or multiplies quantised ones."""
         own = type(self.trunk).__module__.startswith("transformers.")
-        return own and not is_block_sparse(self.backbone.config)
+        quantised = getattr(self.backbone, "is_quantized", False)
+        return own and not quantised and not is_block_sparse(self.backbone.config)
 
     @property
     def trains_pooling(self) -> bool:
@@ -260,6 +178,35 @@ class EncoderNet(Net):
                 if attention is not None:
                     attention.scores.weight.zero_()
 
+    def scores(self) -> dict[str, Tensor]:
+        """All weights above the backbone, the head's under the names of a module `score` that has no dropout."""
+        own = {name: each for name, each in self.state_dict().items() if not name.startswith("backbone.")}
+        return {name.replace(*self._score, 1): each for name, each in own.items()}
+
+    def load_scores(self, scores: Mapping[str, Tensor]) -> None:
+        """Put back what `scores` gave.
+
+        Raises
+        ------
+        ArtefactError
+            If it belongs to other settings.
+        """
+        own = {name.replace(*self._score[::-1], 1): each for name, each in scores.items()}
+        try:
+            self._load_own(own)
+        except (ValueError, RuntimeError) as error:
+            raise ArtefactError("The head belongs to other settings.", got=str(error).splitlines()[0]) from error
+
+    @property
+    def _score(self) -> tuple[str, str]:
+        return ("head.1.", "score.") if len(self.head) == 2 else ("head.", "score.")
+
+    def _load_own(self, own: Mapping[str, Tensor]) -> None:
+        rest = {name for name in self.state_dict() if not name.startswith("backbone.")}
+        if rest != set(own):
+            raise ValueError(f"it holds {', '.join(sorted(own))}")
+        self.load_state_dict(own, strict=False)
+
     def save(self, folder: Path, tokenizer: Any) -> None:
         """Write backbone, tokenizer and head into `folder`; `Origin(str(folder))` names the backbone."""
         save_backbone(self.backbone, tokenizer, folder)
@@ -275,11 +222,7 @@ class EncoderNet(Net):
             If it isn't there, or belongs to other settings.
         """
         try:
-            own = load_file(folder / HEAD_FILE)
-            rest = {n for n in self.state_dict() if not n.startswith("backbone.")}
-            if rest != set(own):
-                raise ValueError(f"it holds {', '.join(sorted(own))}")
-            self.load_state_dict(own, strict=False)
+            self._load_own(load_file(folder / HEAD_FILE))
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise ArtefactError(
                 f"The head {folder / HEAD_FILE} can't be read.", got=str(error).splitlines()[0]
@@ -298,7 +241,7 @@ class PooledHead(nn.Module):
 
     reentrant = True
 
-    def __init__(self, net: EncoderNet) -> None:
+    def __init__(self, net: PooledNet) -> None:
         super().__init__()
         self.head, self.fields = net.head, net.fields
 

@@ -1,0 +1,170 @@
+"""Low-rank adapters on a backbone: attached, drawn anew, saved and loaded in PEFT's layout.
+
+LoRA is Hu et al. 2021 (arXiv 2106.09685), rsLoRA Kalajdzievski 2023 (arXiv 2312.03732), DoRA Liu et al. 2024
+(arXiv 2402.09353).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from peft.utils.integrations import dequantize_module_weight
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fivefold.errors import ArtefactError, RecipeError
+
+WEIGHTS = "adapter_model.safetensors"
+ADAPTER = "default"
+ROOT = "base_model.model."
+"""What PEFT puts before every name of a model that it wraps."""
+
+STARTS: tuple[Any, ...] = (True, "gaussian", "orthogonal")
+"""Ways to draw an adapter; PEFT's others change the backbone's own weights, which are not saved, or need data."""
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """The adapter of a recipe's section `model.adapter`.
+
+    Parameters
+    ----------
+    rank, alpha
+        Of the two factors, and the scale alpha / rank of their product (alpha / √rank with `rslora`).
+    dropout
+        Share of an adapter's inputs dropped in training.
+    targets
+        "all-linear": every linear layer of the backbone; else names of its modules.
+    options
+        Further arguments of PEFT's `LoraConfig`.
+    """
+
+    rank: int = 16
+    alpha: float = 32
+    dropout: float = 0.05
+    targets: str | tuple[str, ...] = "all-linear"
+    rslora: bool = False
+    dora: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def config(self) -> LoraConfig:
+        """As PEFT takes it.
+
+        Raises
+        ------
+        RecipeError
+            If an option isn't PEFT's, or can't be kept.
+        """
+        start = self.options.get("init_lora_weights", True)
+        if start not in STARTS:
+            raise RecipeError(
+                "model.adapter.options.init_lora_weights can't be used.",
+                allowed=", ".join(str(each).lower() for each in STARTS),
+                got=str(start),
+            )
+        try:
+            return LoraConfig(
+                **{
+                    "r": self.rank,
+                    "lora_alpha": self.alpha,
+                    "lora_dropout": self.dropout,
+                    "target_modules": self.targets if isinstance(self.targets, str) else list(self.targets),
+                    "use_rslora": self.rslora,
+                    "use_dora": self.dora,
+                    **self.options,
+                }
+            )
+        except (TypeError, ValueError) as error:
+            raise RecipeError("PEFT doesn't take model.adapter.", got=str(error)) from error
+
+
+def attach(backbone: Any, adapter: Adapter, seed: int) -> None:
+    """Put an adapter on a backbone, in place, and freeze everything else of it.
+
+    Raises
+    ------
+    RecipeError
+        If the backbone has no such modules, or PEFT can't adapt them.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        try:
+            inject_adapter_in_model(adapter.config(), backbone, ADAPTER)
+        except (ValueError, RuntimeError) as error:  # of which what PEFT hasn't implemented is one
+            raise RecipeError(
+                "The backbone can't take model.adapter.",
+                got=str(error).splitlines()[0][:300],
+                next_step="leave model.adapter.targets out, so that every linear layer is adapted",
+            ) from error
+    for parameter in backbone.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()  # small steps on weights in half precision are lost
+
+
+def redraw(backbone: Any, adapter: Adapter, seed: int) -> None:
+    """Draw an attached adapter anew; without change to what it adds, which is nothing at first."""
+    start = adapter.options.get("init_lora_weights", True)
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        layers: list[Any] = [module for module in backbone.modules() if isinstance(module, LoraLayer)]
+        for layer in layers:
+            layer.reset_lora_parameters(ADAPTER, start)
+            for magnitude in layer.lora_magnitude_vector.values():
+                magnitude.weight.copy_(row_norms(layer).reshape(magnitude.weight.shape))
+
+
+def save_adapter(backbone: Any, adapter: Adapter, head: Mapping[str, Tensor], folder: Path, name: str | None) -> None:
+    """Write adapter and head as PEFT does for a model with `score` over the backbone.
+
+    Parameters
+    ----------
+    head
+        Tensors by their name within the model, such as "score.weight".
+    name
+        Of the backbone, for who reads it without Fivefold.
+    """
+    config = adapter.config()
+    config.task_type, config.modules_to_save, config.inference_mode = "SEQ_CLS", ["score"], True
+    config.base_model_name_or_path = name
+    config.save_pretrained(str(folder))
+    own = get_peft_model_state_dict(backbone, adapter_name=ADAPTER, save_embedding_layers=False)
+    tensors = {f"{ROOT}{backbone.base_model_prefix}.{key.removeprefix(ROOT)}": each for key, each in own.items()}
+    tensors |= {ROOT + key: each for key, each in head.items()}
+    save_file(
+        {key: each.detach().cpu().contiguous() for key, each in tensors.items()}, folder / WEIGHTS, {"format": "pt"}
+    )
+
+
+def load_adapter(backbone: Any, folder: Path) -> dict[str, Tensor]:
+    """Read what `save_adapter` wrote into an attached adapter; returns the head.
+
+    Raises
+    ------
+    ArtefactError
+        If it isn't there, or belongs to another adapter or backbone.
+    """
+    inside = f"{ROOT}{backbone.base_model_prefix}."
+    try:
+        tensors = load_file(folder / WEIGHTS)
+        own = {key.removeprefix(inside): each for key, each in tensors.items() if key.startswith(inside)}
+        expected = get_peft_model_state_dict(backbone, adapter_name=ADAPTER, save_embedding_layers=False)
+        if set(own) != set(expected):
+            raise ValueError(f"it holds {len(own)} tensors of an adapter, where {len(expected)} are expected")
+        set_peft_model_state_dict(backbone, own, adapter_name=ADAPTER)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ArtefactError(f"The adapter {folder / WEIGHTS} can't be read.", got=str(error).splitlines()[0]) from error
+    return {key.removeprefix(ROOT): each for key, each in tensors.items() if not key.startswith(inside)}
+
+
+def row_norms(layer: Any) -> Tensor:
+    """Lengths of the rows of the weights under an adapter, which are DoRA's first magnitudes, float32 (outputs,)."""
+    weight: Tensor = dequantize_module_weight(layer.get_base_layer())
+    norms: Tensor = torch.linalg.norm(weight.float(), dim=1)
+    return norms

@@ -1,0 +1,1 @@
+"""A backbone, pooling and a head: what encoders and decoders share."""

@@ -1,0 +1,196 @@
+"""A backbone under pooling and a head, fine-tuned or frozen, as a classifier of one fold."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fivefold.data.compose import Corpus, Rows
+from fivefold.models.backbones.architectures import position_limit
+from fivefold.models.backbones.backbone import Attention, Backbone, Origin, load_config, load_tokenizer
+from fivefold.models.networks.material import Material, Sequences
+from fivefold.models.networks.network import Network, read_both_ways, truncation_remarks
+from fivefold.models.networks.reading import Reading, Windows
+from fivefold.models.pooled.activations import frozen_activations
+from fivefold.models.pooled.net import PooledHead, PooledNet
+from fivefold.objectives.weights import label_biases
+from fivefold.task import FloatArray, Labels, Task
+from fivefold.training.inputs import NO_LEAD, Inputs
+from fivefold.training.tokens import plain_tokenizer
+
+
+class PooledClassifier(Network):
+    """What the encoder and the decoder family share; settings as in the recipe's section `model`."""
+
+    def __init__(
+        self,
+        task: Task,
+        *,
+        backbone: str | None,
+        architecture: Mapping[str, Any] | None,
+        tokenizer: str | None,
+        trust_remote_code: bool,
+        pooling: Any,
+        head: Any,
+        head_dropout: float,
+        dropout: float | None,
+        attention_dropout: float | None,
+        fields: Any,
+        template: str | None,
+        max_tokens: int | None,
+        truncation: Any,
+        head_share: float,
+        field_tokens: Mapping[str, int],
+        windows: Any,
+        window_tokens: int,
+        window_overlap: int,
+        max_windows: int | None,
+        unfrozen_layers: int | None,
+        attention: Attention = "auto",
+        **common: Any,
+    ) -> None:
+        super().__init__(task, **common)
+        self.origin = Origin(backbone, architecture, trust_remote_code, dropout, attention_dropout, attention)
+        self.tokenizer_name = tokenizer or backbone
+        self.head = head
+        self.unfrozen_layers = unfrozen_layers
+        cut = None if windows == "none" else Windows(window_tokens, window_overlap, max_windows)
+        self.reading = Reading(fields, max_tokens, truncation, head_share, dict(field_tokens), cut, template)
+        self.pooling, self.windows, self.head_dropout = pooling, windows, head_dropout
+        self.net: Any = None
+        self.loaded: Backbone | None = None
+
+    @abstractmethod
+    def load_backbone(self, seed: int) -> Backbone:
+        """The backbone's weights; what its checkpoint lacks is drawn from `seed`."""
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The backbone's tokenizer, or the one that was named."""
+        return load_tokenizer(self.tokenizer_name, trust_remote_code=self.origin.trust_remote_code)
+
+    @cached_property
+    def tokenizer_digest(self) -> str:
+        """What tells tokenizers apart wherever they lie, in hex."""
+        return hashlib.sha256(plain_tokenizer(self.tokenizer).encode()).hexdigest()
+
+    @cached_property
+    def trunk_digest(self) -> str:
+        """SHA-256 of the backbone's weights, in hex; read of frozen ones only, which never change."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.net.backbone.state_dict().items()):
+            plain = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            digest.update(name.encode() + plain.numpy().tobytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def config(self) -> Any:
+        """The backbone's configuration."""
+        return load_config(self.origin, self.tokenizer)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether nothing below the head learns, so that the trunk has to be run once only."""
+        return self.unfrozen_layers == 0 and "attention" not in (self.pooling, self.windows)
+
+    def learn_vocabulary(self, train: Rows) -> None:
+        """Nothing: the tokenizer comes with the backbone."""
+
+    def sequences(self, corpus: Corpus) -> Sequences:
+        """Token sequences of all rows."""
+        key = f"pooled:{self.tokenizer_digest}:{self.reading}:{self.lead.tolist()}"
+        return Sequences(corpus.once(key, self._inputs), self.tokenizer.pad_token_id)
+
+    def material(self, corpus: Corpus) -> Material:
+        """Token sequences, or what a frozen trunk makes of them."""
+        sequences = self.sequences(corpus)
+        if not self.frozen:
+            return sequences
+        if self.net is None:
+            self.net = self.build(None, self.seed)
+        net = self.net
+        named = (
+            self.trunk_digest,
+            self.origin.attention,
+            self.pooling,
+            self.windows,
+            self.reading,
+            self.tokenizer_digest,
+        )
+        key = hashlib.sha256(repr(named).encode()).hexdigest()
+        return corpus.once(f"activations:{key}", lambda _: frozen_activations(net, sequences, key, self.scoring_tokens))
+
+    @cached_property
+    def lead(self) -> Any:
+        """Ids before the content of every sequence, int32 (tokens,)."""
+        return NO_LEAD
+
+    def _inputs(self, fields: Mapping[str, Sequence[str]]) -> Inputs:
+        texts = read_both_ways(fields, self.task.swap)
+        return self.reading.inputs(texts, self.tokenizer, position_limit(self.config), self.lead)
+
+    def build(self, labels: Labels | None, seed: int) -> nn.Module:
+        """The backbone under a fresh head at the label rates."""
+        self.loaded = self.load_backbone(seed)
+        return self.over(self.loaded.model, None if labels is None else label_biases(labels), seed)
+
+    def over(self, model: Any, biases: FloatArray | None, seed: int) -> nn.Module:
+        """Pooling and a fresh head over a backbone."""
+        return PooledNet(
+            model,
+            width=self.task.width,
+            seed=seed,
+            biases=biases,
+            pooling=self.pooling,
+            head=self.head,
+            head_dropout=self.head_dropout,
+            fields=self.reading.fields,
+            windows=self.windows,
+            attention=self.origin.attention,
+            unfrozen_layers=self.unfrozen_layers,
+        )
+
+    def begin(self, labels: Labels) -> nn.Module:
+        """The net to train; one that was built to compute activations takes its head's biases now."""
+        if self.net is None:
+            self.net = self.build(labels, self.seed)
+        elif isinstance(self.net, PooledNet) and not self.resumed:
+            self.net.reset_head(self.seed, label_biases(labels))
+        net: nn.Module = self.net
+        return net
+
+    def trained(self, net: nn.Module) -> nn.Module:
+        """All of it, or the head of a frozen one."""
+        return PooledHead(net) if self.frozen and isinstance(net, PooledNet) else net
+
+    def depths(self, net: Any) -> list[Mapping[str, nn.Parameter]]:
+        """Embeddings, layers from the bottom up, head."""
+        return list(net.layers())
+
+    def remarks(self, corpus: Corpus) -> tuple[str, ...]:
+        """How much was truncated, and what the checkpoint lacked."""
+        return (*truncation_remarks(self.sequences(corpus).inputs), *(self.loaded.remarks if self.loaded else ()))
+
+    def save(self, folder: Path) -> None:
+        """Write backbone, tokenizer and head."""
+        self.net.save(folder, self.tokenizer)
+
+    def load(self, folder: Path) -> None:
+        """Become the model that `save` wrote; only the folder is read."""
+        self.origin = replace(self.origin, name=str(folder), architecture=None)
+        self.tokenizer_name = str(folder)
+        for name in ("tokenizer", "tokenizer_digest", "trunk_digest", "config", "lead"):
+            self.__dict__.pop(name, None)
+        self.net = self.build(None, self.seed)
+        if isinstance(self.net, PooledNet):
+            self.net.load_head(folder)
+        self.resumed = True
+        self.net.eval()

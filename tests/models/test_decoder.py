@@ -1,0 +1,248 @@
+"""The decoder family on tiny random backbones: adapters, quantised weights, reloading by PEFT alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from tests.models.test_invariance import assert_rows_stand_alone
+from tests.models.tiny import EMOTIONS
+from tests.models.tiny_decoders import DECODERS, bytes_tokenizer, save_decoder
+from torch import nn
+from transformers import AutoModelForSequenceClassification
+
+from fivefold.data.compose import Corpus
+from fivefold.data.corpus import build_corpus
+from fivefold.data.demo import demo
+from fivefold.data.labels import learn_task
+from fivefold.errors import ArtefactError, FivefoldError, RecipeError
+from fivefold.models.backbones.adapters import Adapter, attach, redraw, row_norms
+from fivefold.models.backbones.backbone import Origin, load_decoder, load_tokenizer
+from fivefold.models.decoder.classifier import DecoderClassifier
+from fivefold.models.families import maker
+from fivefold.models.pooled.net import PooledNet
+from fivefold.recipe import build_recipe
+from fivefold.task import Task
+
+LENGTHS = [3, 60, 9, 29, 1, 61, 128, 9]
+"""Below and beyond the sliding window of 16 tokens."""
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "lora": {"adapter": {"rank": 4}},
+    "dora": {"adapter": {"rank": 4, "dora": True, "rslora": True}},
+    "named": {"adapter": {"rank": 2, "targets": ["q_proj", "v_proj"], "options": {"lora_bias": True}}},
+    "nf4": {"adapter": {"rank": 4}, "weights": "nf4"},
+    "int8": {"adapter": {"rank": 4}, "weights": "int8"},
+    "bf16": {"adapter": {"rank": 4}, "weights": "bf16"},
+    "mlp": {"adapter": {"rank": 4}, "head": "mlp"},
+    "whole": {},
+    "top": {"unfrozen_layers": 1},
+    "frozen": {"unfrozen_layers": 0, "pooling": "mean"},
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {name: save_decoder(name, tmp_path_factory.mktemp(name)) for name in DECODERS}
+
+
+@pytest.fixture(autouse=True)
+def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIVEFOLD_CACHE", "off")
+
+
+def tweets(rows: int = 48) -> tuple[Task, Corpus]:
+    """Every third text says a special token aloud."""
+    frame = demo("tweets", rows, seed=3)
+    said = ["</s> so what", "<s> and <pad>", ""]
+    texts = [f"{text} {said[i % 3]}" for i, text in enumerate(frame["text"])]
+    frame = frame.with_columns(text=np.array(texts, dtype=object).astype(str))
+    task = learn_task(frame, binary=EMOTIONS, categorical={}, tree=(), swap=None)
+    return task, build_corpus(frame, text=["text"], id="id", task=task)
+
+
+def made(task: Task, backbone: Path, training: dict[str, Any] | None = None, **model: Any) -> DecoderClassifier:
+    quick = {"epochs": 1, "learning_rate": 3e-3, "batch_size": 16}
+    section = {"family": "decoder", "backbone": str(backbone), **model}
+    recipe = build_recipe({"model": section, "training": quick | (training or {})})
+    assert recipe.training is not None
+    settings = recipe.model.model_dump(exclude={"family"}) | {
+        "metric": "f1_macro",
+        "objective": recipe.objective.model_dump(),
+        "training": recipe.training.model_dump(),
+    }
+    classifier = maker(task, "decoder", 7, settings)()
+    assert isinstance(classifier, DecoderClassifier)
+    return classifier
+
+
+@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("pooling", ["last", "mean"])
+def test_neighbours_order_and_padding_leave_logits_alone(name: str, pooling: Any, folders: dict[str, Path]) -> None:
+    tokenizer = load_tokenizer(str(folders[name]))
+    model = load_decoder(Origin(str(folders[name])), tokenizer, seed=0).model
+    attach(model, Adapter(rank=4, options={"init_lora_weights": "gaussian"}), seed=3)
+    for key, weight in model.named_parameters():
+        if "lora_B" in key:
+            nn.init.normal_(weight, std=0.2, generator=torch.Generator().manual_seed(len(key)))
+    net = PooledNet(model, width=5, seed=0, pooling=pooling).eval()
+    generator = np.random.default_rng(2)
+    # Id 1 is both the end and the pad token; it also stands inside of texts.
+    assert_rows_stand_alone(net, [[0, *generator.integers(1, 300, length).tolist(), 1] for length in LENGTHS])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_what_was_saved_scores_alike(variant: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    task, corpus = tweets()
+    settings = VARIANTS[variant]
+    fitted = made(task, folders["llama"], **settings)
+    fitted.fit(corpus.rows(), None)
+    fitted.save(tmp_path)
+    again = made(task, folders["llama"], **settings)
+    again.load(tmp_path)
+    expected = fitted.score(corpus.rows()).logits
+    assert expected.std(axis=0).min() > 1e-3
+    np.testing.assert_allclose(again.score(corpus.rows()).logits, expected, atol=1e-5)
+    whole = variant in {"whole", "top", "frozen"}
+    assert (tmp_path / "adapter_config.json").exists() != whole
+    assert (tmp_path / "config.json").exists() == whole
+
+
+@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("variant", ["lora", "dora", "mlp"])
+def test_peft_alone_reads_adapter_and_head(name: str, variant: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    task, corpus = tweets(24)
+    fitted = made(task, folders[name], **VARIANTS[variant])
+    fitted.fit(corpus.rows(), None)
+    fitted.save(tmp_path)
+
+    base = AutoModelForSequenceClassification.from_pretrained(folders[name], num_labels=task.width)
+    hidden = base.config.hidden_size
+    base.score = nn.Linear(hidden, task.width)
+    if variant == "mlp":
+        base.score = nn.Sequential(
+            nn.Dropout(), nn.Linear(hidden, hidden), nn.GELU(), nn.Dropout(), nn.Linear(hidden, task.width)
+        )
+    model = PeftModel.from_pretrained(base, str(tmp_path)).eval()
+    rows = corpus.rows()
+    batch = fitted.sequences(corpus).batch(rows.index)
+    lengths = batch["attention_mask"].sum(dim=1)
+    # One by one and without padding, as transformers looks for the pad token, which some of these texts end with.
+    with torch.no_grad():
+        logits = [model(ids[None, :length]).logits for ids, length in zip(batch["input_ids"], lengths, strict=True)]
+    np.testing.assert_allclose(torch.cat(logits).numpy(), fitted.score(rows).logits, atol=1e-4)
+
+
+def test_only_adapter_and_head_learn(folders: dict[str, Path]) -> None:
+    task, corpus = tweets(24)
+    fitted = made(task, folders["llama"], **VARIANTS["lora"])
+    fitted.fit(corpus.rows(), None)
+    learnt = {name for name, p in fitted.net.named_parameters() if p.requires_grad}
+    assert {name.rsplit(".", 2)[0].rsplit(".", 1)[-1] for name in learnt if "lora" in name} == {"lora_A", "lora_B"}
+    assert {name for name in learnt if "lora" not in name} == {"head.1.weight", "head.1.bias"}
+    fresh = load_decoder(Origin(str(folders["llama"])), fitted.tokenizer, seed=0).model
+    held = {name.replace(".base_layer", ""): p for name, p in fitted.net.backbone.named_parameters()}
+    assert all(torch.equal(held[name], p) for name, p in fresh.named_parameters())
+
+
+@pytest.mark.parametrize("weights", ["nf4", "int8"])
+def test_quantised_weights_are_small(weights: str, folders: dict[str, Path]) -> None:
+    task, corpus = tweets(24)
+    fitted = made(task, folders["llama"], **VARIANTS[weights])
+    fitted.fit(corpus.rows(), None)
+    linear = fitted.net.backbone.layers[0].mlp.up_proj.base_layer.weight
+    assert linear.element_size() == 1
+    assert linear.numel() == (32 * 64 // 2 if weights == "nf4" else 32 * 64)
+    assert fitted.net.head[1].weight.dtype == torch.float32
+
+
+def test_a_restart_draws_adapter_and_head_anew(folders: dict[str, Path]) -> None:
+    task, corpus = tweets(24)
+    fitted = made(task, folders["llama"], **VARIANTS["dora"])
+    fitted.fit(corpus.rows(), None)
+    fresh = fitted.fresh_weights(corpus.rows().labels, 11)
+    for name, weight in fresh.items():
+        if "lora_B" in name:
+            assert not weight.any(), name
+    layer = fitted.net.backbone.layers[0].self_attn.q_proj
+    (magnitude,) = layer.lora_magnitude_vector.values()
+    torch.testing.assert_close(magnitude.weight.detach(), row_norms(layer))
+    before = {name: weight for name, weight in fresh.items() if "lora_A" in name or name == "head.1.weight"}
+    other = fitted.fresh_weights(corpus.rows().labels, 12)
+    assert before
+    assert all(not torch.equal(weight, other[name]) for name, weight in before.items())
+
+
+def test_a_redrawn_adapter_adds_nothing(folders: dict[str, Path]) -> None:
+    tokenizer = load_tokenizer(str(folders["qwen2"]))
+    plain = load_decoder(Origin(str(folders["qwen2"])), tokenizer, seed=0).model.eval()
+    adapted = load_decoder(Origin(str(folders["qwen2"])), tokenizer, seed=0).model.eval()
+    adapter = Adapter(rank=4, dora=True)
+    attach(adapted, adapter, 1)
+    redraw(adapted, adapter, 2)
+    ids = torch.arange(20)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(adapted(ids).last_hidden_state, plain(ids).last_hidden_state, atol=1e-5, rtol=0)
+
+
+def test_special_tokens_in_a_text_are_text(folders: dict[str, Path]) -> None:
+    task, corpus = tweets(24)
+    batch = made(task, folders["llama"], **VARIANTS["lora"]).sequences(corpus).batch(np.arange(24))
+    ids, mask = batch["input_ids"].numpy(), batch["attention_mask"].numpy()
+    assert (ids[:, 0] == 0).all()
+    assert not ((ids[:, 1:] < 3) & (mask[:, 1:] == 1)).any()
+
+
+def test_an_adapter_of_another_backbone_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    task, corpus = tweets(24)
+    fitted = made(task, folders["llama"], **VARIANTS["lora"])
+    fitted.fit(corpus.rows(), None)
+    fitted.save(tmp_path)
+    with pytest.raises(ArtefactError, match="can't be read"):
+        made(task, folders["llama"], adapter={"rank": 8}).load(tmp_path)
+    with pytest.raises(ArtefactError, match="can't be read"):
+        made(task, folders["llama"], adapter={"rank": 4, "targets": ["q_proj"]}).load(tmp_path)
+    with pytest.raises(ArtefactError, match="other settings"):
+        made(task, folders["llama"], adapter={"rank": 4}, head="mlp").load(tmp_path)
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["task_type"] == "SEQ_CLS"
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ({"backbone": None}, "a decoder needs 'backbone'"),
+        ({"weights": "nf4"}, "can't be trained themselves"),
+        ({"adapter": {}, "unfrozen_layers": 1}, "name one"),
+        ({"backbone": None, "architecture": DECODERS["llama"], "tokenizer": "x", "adapter": {}}, "trained weights"),
+        ({"adapter": {"rank": 0}}, "model.adapter.rank"),
+        ({"adapter": {"ranks": 4}}, "did you mean 'rank'"),
+    ],
+)
+def test_recipes_that_can_not_be(model: dict[str, Any], said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        build_recipe({"model": {"family": "decoder", "backbone": "some/model", **model}})
+
+
+@pytest.mark.parametrize(
+    ("adapter", "said"),
+    [
+        ({"targets": ["nowhere_proj"]}, "can't take model.adapter"),
+        ({"options": {"no_such_key": 1}}, "PEFT doesn't take"),
+        ({"options": {"init_lora_weights": "pissa"}}, "init_lora_weights can't be used"),
+    ],
+)
+def test_adapters_that_can_not_be(adapter: dict[str, Any], said: str, folders: dict[str, Path]) -> None:
+    task, corpus = tweets(24)
+    with pytest.raises(FivefoldError, match=said):
+        made(task, folders["llama"], adapter=adapter).fit(corpus.rows(), None)
+
+
+def test_a_tokenizer_without_pad_token_is_given_one(tmp_path: Path) -> None:
+    bytes_tokenizer().save_pretrained(tmp_path)
+    tokenizer = load_tokenizer(str(tmp_path))
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from fivefold.models.families import maker
 from fivefold.models.pooled.net import PooledNet
 from fivefold.recipe import build_recipe
 from fivefold.task import Task
+from fivefold.training.loop import Training
 
 LENGTHS = [3, 60, 9, 29, 1, 61, 128, 9]
 """Below and beyond the sliding window of 16 tokens."""
@@ -86,7 +88,7 @@ def made(task: Task, backbone: Path, training: dict[str, Any] | None = None, **m
 def test_neighbours_order_and_padding_leave_logits_alone(name: str, pooling: Any, folders: dict[str, Path]) -> None:
     tokenizer = load_tokenizer(str(folders[name]))
     model = load_decoder(Origin(str(folders[name])), tokenizer, seed=0).model
-    attach(model, Adapter(rank=4, options={"init_lora_weights": "gaussian"}), seed=3)
+    attach(model, Adapter(rank=4, options={"init_lora_weights": "gaussian"}), 3, "default")
     for key, weight in model.named_parameters():
         if "lora_B" in key:
             nn.init.normal_(weight, std=0.2, generator=torch.Generator().manual_seed(len(key)))
@@ -183,8 +185,8 @@ def test_a_redrawn_adapter_adds_nothing(folders: dict[str, Path]) -> None:
     plain = load_decoder(Origin(str(folders["qwen2"])), tokenizer, seed=0).model.eval()
     adapted = load_decoder(Origin(str(folders["qwen2"])), tokenizer, seed=0).model.eval()
     adapter = Adapter(rank=4, dora=True)
-    attach(adapted, adapter, 1)
-    redraw(adapted, adapter, 2)
+    attach(adapted, adapter, 1, "a")
+    redraw(adapted, adapter, 2, "a")
     ids = torch.arange(20)[None]
     with torch.no_grad():
         torch.testing.assert_close(adapted(ids).last_hidden_state, plain(ids).last_hidden_state, atol=1e-5, rtol=0)
@@ -246,3 +248,78 @@ def test_a_tokenizer_without_pad_token_is_given_one(tmp_path: Path) -> None:
     bytes_tokenizer().save_pretrained(tmp_path)
     tokenizer = load_tokenizer(str(tmp_path))
     assert tokenizer.pad_token_id == tokenizer.eos_token_id == 1
+
+
+def test_folds_stand_on_one_backbone(folders: dict[str, Path], tmp_path: Path) -> None:
+    task, corpus = tweets(24)
+    rows, settings = corpus.rows(), VARIANTS["dora"]
+    expected = []
+    for fold in range(3):
+        fitted = made(task, folders["qwen3"], {"learning_rate": 1e-2 * (fold + 1)}, **settings)
+        fitted.fit(rows, None)
+        (tmp_path / str(fold)).mkdir()
+        fitted.save(tmp_path / str(fold))
+        expected.append(fitted.score(rows).logits)
+    assert np.abs(expected[0] - expected[1]).max() > 1e-2
+    loaded = [made(task, folders["qwen3"], **settings) for _ in range(3)]
+    for fold, classifier in enumerate(loaded):
+        classifier.load(tmp_path / str(fold))
+    assert len({id(classifier.net.backbone) for classifier in (*loaded, fitted)}) == 1
+    for fold in (2, 0, 1, 0, 2):
+        np.testing.assert_allclose(loaded[fold].score(rows).logits, expected[fold], atol=1e-5)
+    np.testing.assert_allclose(fitted.score(rows).logits, expected[2], atol=1e-5)
+
+
+def test_an_adapter_goes_with_its_net(folders: dict[str, Path]) -> None:
+    task, corpus = tweets(24)
+    fitted = made(task, folders["mistral"], **VARIANTS["lora"])
+    fitted.fit(corpus.rows(), None)
+    backbone = fitted.net.backbone
+    assert any("lora_A.default" in name for name, _ in backbone.named_parameters())
+    del fitted
+    gc.collect()
+    assert not any("lora_A" in name for name, _ in backbone.named_parameters())
+
+
+def test_a_loaded_adapter_is_trained_on_and_others_stay(folders: dict[str, Path], tmp_path: Path) -> None:
+    task, corpus = tweets(24)
+    rows, settings = corpus.rows(), VARIANTS["lora"]
+    first = made(task, folders["gemma2"], **settings)
+    first.fit(rows, None)
+    first.save(tmp_path)
+    before = first.score(rows).logits
+    second = made(task, folders["gemma2"], {"learning_rate": 1e-9, "head_learning_rate": 1e-9}, **settings)
+    second.load(tmp_path)
+    second.fit(rows, None)
+    np.testing.assert_allclose(second.score(rows).logits, before, atol=1e-5)
+    third = made(task, folders["gemma2"], {"learning_rate": 1e-2}, **settings)
+    third.load(tmp_path)
+    third.fit(rows, None)
+    assert np.abs(third.score(rows).logits - before).max() > 1e-2
+    np.testing.assert_allclose(first.score(rows).logits, before, atol=1e-5)
+
+
+def test_a_killed_fit_goes_on_exactly(folders: dict[str, Path], tmp_path: Path) -> None:
+    task, corpus = tweets(24)
+    rows, settings = corpus.rows(), {"epochs": 3, "batch_size": 8, "checkpoint_minutes": 0}
+    whole = made(task, folders["llama"], settings, **VARIANTS["dora"])
+    (tmp_path / "whole").mkdir()
+    whole.fit(rows, None, tmp_path / "whole")
+    for stop in (1, 4, 8):
+        killed = made(task, folders["llama"], settings, **VARIANTS["dora"])
+        scratch = tmp_path / str(stop)
+        scratch.mkdir()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Training, "checkpoint_due", property(lambda self, at=stop: interrupted(self, at)))
+            with pytest.raises(KeyboardInterrupt):
+                killed.fit(rows, None, scratch)
+        again = made(task, folders["llama"], settings, **VARIANTS["dora"])
+        again.fit(rows, None, scratch)
+        np.testing.assert_array_equal(again.score(rows).logits, whole.score(rows).logits)
+
+
+def interrupted(training: Training, at: int) -> bool:
+    """Whether to write a checkpoint: each time, until one is asked for at step `at`, when the process dies."""
+    if training.progress.step == at:
+        raise KeyboardInterrupt
+    return True

@@ -6,6 +6,7 @@ LoRA is Hu et al. 2021 (arXiv 2106.09685), rsLoRA Kalajdzievski 2023 (arXiv 2312
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,6 @@ from torch import Tensor
 from fivefold.errors import ArtefactError, RecipeError
 
 WEIGHTS = "adapter_model.safetensors"
-ADAPTER = "default"
 ROOT = "base_model.model."
 """What PEFT puts before every name of a model that it wraps."""
 
@@ -85,56 +85,60 @@ class Adapter:
             raise RecipeError("PEFT doesn't take model.adapter.", got=str(error)) from error
 
 
-def attach(backbone: Any, adapter: Adapter, seed: int) -> None:
-    """Put an adapter on a backbone, in place, and freeze everything else of it.
+def attach(backbone: Any, adapter: Adapter, seed: int, name: str) -> None:
+    """Put an adapter of this name on a backbone, in place, and freeze the backbone itself.
 
     Raises
     ------
     RecipeError
         If the backbone has no such modules, or PEFT can't adapt them.
     """
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), warnings.catch_warnings():
         torch.manual_seed(seed)
+        warnings.simplefilter("ignore")  # PEFT has doubts about several adapters on one model
         try:
-            inject_adapter_in_model(adapter.config(), backbone, ADAPTER)
+            inject_adapter_in_model(adapter.config(), backbone, name)
         except (ValueError, RuntimeError) as error:  # of which what PEFT hasn't implemented is one
             raise RecipeError(
                 "The backbone can't take model.adapter.",
                 got=str(error).splitlines()[0][:300],
                 next_step="leave model.adapter.targets out, so that every linear layer is adapted",
             ) from error
-    for parameter in backbone.parameters():
-        if parameter.requires_grad:
+    for key, parameter in backbone.named_parameters():
+        if name in key.split("."):
             parameter.data = parameter.data.float()  # small steps on weights in half precision are lost
 
 
-def redraw(backbone: Any, adapter: Adapter, seed: int) -> None:
-    """Draw an attached adapter anew; without change to what it adds, which is nothing at first."""
+def redraw(backbone: Any, adapter: Adapter, seed: int, name: str) -> None:
+    """Draw an attached adapter anew, so that it adds nothing again."""
     start = adapter.options.get("init_lora_weights", True)
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
         layers: list[Any] = [module for module in backbone.modules() if isinstance(module, LoraLayer)]
         for layer in layers:
-            layer.reset_lora_parameters(ADAPTER, start)
-            for magnitude in layer.lora_magnitude_vector.values():
-                magnitude.weight.copy_(row_norms(layer).reshape(magnitude.weight.shape))
+            layer.reset_lora_parameters(name, start)
+            if name in layer.lora_magnitude_vector:
+                magnitude = layer.lora_magnitude_vector[name].weight
+                magnitude.copy_(row_norms(layer).reshape(magnitude.shape))
 
 
-def save_adapter(backbone: Any, adapter: Adapter, head: Mapping[str, Tensor], folder: Path, name: str | None) -> None:
+def save_adapter(
+    backbone: Any, name: str, adapter: Adapter, head: Mapping[str, Tensor], folder: Path, source: str | None
+) -> None:
     """Write adapter and head as PEFT does for a model with `score` over the backbone.
 
     Parameters
     ----------
     head
         Tensors by their name within the model, such as "score.weight".
-    name
-        Of the backbone, for who reads it without Fivefold.
+    source
+        Name of the backbone, for who reads it without Fivefold.
     """
     config = adapter.config()
     config.task_type, config.modules_to_save, config.inference_mode = "SEQ_CLS", ["score"], True
-    config.base_model_name_or_path = name
+    config.base_model_name_or_path = source
     config.save_pretrained(str(folder))
-    own = get_peft_model_state_dict(backbone, adapter_name=ADAPTER, save_embedding_layers=False)
+    own = get_peft_model_state_dict(backbone, adapter_name=name, save_embedding_layers=False)
     tensors = {f"{ROOT}{backbone.base_model_prefix}.{key.removeprefix(ROOT)}": each for key, each in own.items()}
     tensors |= {ROOT + key: each for key, each in head.items()}
     save_file(
@@ -142,7 +146,7 @@ def save_adapter(backbone: Any, adapter: Adapter, head: Mapping[str, Tensor], fo
     )
 
 
-def load_adapter(backbone: Any, folder: Path) -> dict[str, Tensor]:
+def load_adapter(backbone: Any, name: str, folder: Path) -> dict[str, Tensor]:
     """Read what `save_adapter` wrote into an attached adapter; returns the head.
 
     Raises
@@ -154,10 +158,10 @@ def load_adapter(backbone: Any, folder: Path) -> dict[str, Tensor]:
     try:
         tensors = load_file(folder / WEIGHTS)
         own = {key.removeprefix(inside): each for key, each in tensors.items() if key.startswith(inside)}
-        expected = get_peft_model_state_dict(backbone, adapter_name=ADAPTER, save_embedding_layers=False)
+        expected = get_peft_model_state_dict(backbone, adapter_name=name, save_embedding_layers=False)
         if set(own) != set(expected):
             raise ValueError(f"it holds {len(own)} tensors of an adapter, where {len(expected)} are expected")
-        set_peft_model_state_dict(backbone, own, adapter_name=ADAPTER)
+        set_peft_model_state_dict(backbone, own, adapter_name=name)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ArtefactError(f"The adapter {folder / WEIGHTS} can't be read.", got=str(error).splitlines()[0]) from error
     return {key.removeprefix(ROOT): each for key, each in tensors.items() if not key.startswith(inside)}

@@ -7,14 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from fivefold.models.backbones.adapters import Adapter, attach, load_adapter, redraw, save_adapter
+from fivefold.models.backbones.adapters import Adapter
 from fivefold.models.backbones.backbone import Backbone, Weights, load_decoder
+from fivefold.models.backbones.resident import TRAINED, resident
+from fivefold.models.decoder.net import AdaptedNet, copy_adapter
 from fivefold.models.networks.network import weights_of
 from fivefold.models.pooled.classifier import PooledClassifier
 from fivefold.objectives.weights import label_biases
-from fivefold.task import Labels, Task
+from fivefold.task import FloatArray, Labels, Task
 from fivefold.training.precision import choose_precision, default_device
 
 
@@ -41,34 +43,52 @@ class DecoderClassifier(PooledClassifier):
         return super().frozen and self.adapter is None
 
     def load_backbone(self, seed: int) -> Backbone:
-        """The backbone, with a fresh adapter where there is one."""
-        backbone = load_decoder(self.origin, self.tokenizer, seed=seed)
-        if self.adapter is not None:
-            attach(backbone.model, self.adapter, seed)
-        return backbone
+        """The backbone alone."""
+        return load_decoder(self.origin, self.tokenizer, seed=seed)
+
+    def build(self, labels: Labels | None, seed: int) -> nn.Module:
+        """The backbone under a fresh head at the label rates; with an adapter, one that is to be trained."""
+        if self.adapter is None:
+            return super().build(labels, seed)
+        return self._adapted(self.adapter, None if labels is None else label_biases(labels), seed, trained=True)
+
+    def _adapted(self, adapter: Adapter, biases: FloatArray | None, seed: int, *, trained: bool) -> AdaptedNet:
+        home = resident(self.origin, self.tokenizer, seed=seed, trained=trained)
+        self.loaded = home.loaded
+        name = TRAINED if trained else home.free_name()
+        return AdaptedNet(home, name, adapter, seed=seed, biases=biases, **self.head_settings)
+
+    def begin(self, labels: Labels) -> nn.Module:
+        """The net to train; a loaded adapter moves to the name of those that are trained."""
+        net = super().begin(labels)
+        if isinstance(net, AdaptedNet) and net.name != TRAINED:
+            assert self.adapter is not None
+            trained = self._adapted(self.adapter, None, self.seed, trained=True)
+            copy_adapter(net, trained)
+            self.net = net = trained
+        return net
 
     def fresh_weights(self, labels: Labels, seed: int) -> Mapping[str, Tensor]:
         """Weights by name to begin again with; an adapter is drawn anew where it is, on the backbone that is there."""
-        if self.adapter is None:
+        if not isinstance(self.net, AdaptedNet):
             return super().fresh_weights(labels, seed)
-        redraw(self.net.backbone, self.adapter, seed)
-        self.net.reset_head(seed, label_biases(labels))
+        self.net.redraw(seed, label_biases(labels))
         return weights_of(self.net)
 
     def save(self, folder: Path) -> None:
         """Write adapter and head in PEFT's layout, or the whole backbone where it was trained itself."""
-        if self.adapter is None:
+        if isinstance(self.net, AdaptedNet):
+            self.net.save_adapter(folder, self.origin.name)
+        else:
             super().save(folder)
-            return
-        save_adapter(self.net.backbone, self.adapter, self.net.scores(), folder, self.origin.name)
 
     def load(self, folder: Path) -> None:
-        """Become the model that `save` wrote; an adapter's backbone is found by its name."""
+        """Become the model that `save` wrote; an adapter's backbone is found by its name, in memory if it is there."""
         if self.adapter is None:
             super().load(folder)
             return
-        self.net = self.build(None, self.seed)
-        self.net.load_scores(load_adapter(self.net.backbone, folder))
+        self.net = self._adapted(self.adapter, None, self.seed, trained=False)
+        self.net.load_adapter(folder)
         self.resumed = True
         self.net.eval()
 

@@ -144,19 +144,21 @@ class PooledClassifier(Network):
 
     def over(self, model: Any, biases: FloatArray | None, seed: int) -> nn.Module:
         """Pooling and a fresh head over a backbone."""
-        return PooledNet(
-            model,
-            width=self.task.width,
-            seed=seed,
-            biases=biases,
-            pooling=self.pooling,
-            head=self.head,
-            head_dropout=self.head_dropout,
-            fields=self.reading.fields,
-            windows=self.windows,
-            attention=self.origin.attention,
-            unfrozen_layers=self.unfrozen_layers,
-        )
+        return PooledNet(model, seed=seed, biases=biases, **self.head_settings)
+
+    @property
+    def head_settings(self) -> dict[str, Any]:
+        """What a net is told beside its backbone and first weights."""
+        return {
+            "width": self.task.width,
+            "pooling": self.pooling,
+            "head": self.head,
+            "head_dropout": self.head_dropout,
+            "fields": self.reading.fields,
+            "windows": self.windows,
+            "attention": self.origin.attention,
+            "unfrozen_layers": self.unfrozen_layers,
+        }
 
     def begin(self, labels: Labels) -> nn.Module:
         """The net to train; one that was built to compute activations takes its head's biases now."""

@@ -255,6 +255,28 @@ def test_swapping_a_pair_swaps_its_scores(fields: str, tokenizer_folder: Path) -
     np.testing.assert_allclose(scores.logits, swapped.logits[:, task.swap_order], atol=1e-5)
 
 
+def test_pairs_read_in_one_order_only(tokenizer_folder: Path) -> None:
+    task, corpus = pairs()
+    model, rows = encoder(tokenizer_folder, max_tokens=48), corpus.rows(np.arange(100))
+    both = made(task, model, {"epochs": 1})
+    steps = both.fit(rows, None).figures["steps"]
+    once = made(task, model, {"epochs": 1, "swapped_training": False, "swapped_scoring": False})
+    assert once.fit(rows, None).figures["steps"] == -(-100 // 16) < steps == -(-200 // 16)
+    names = {"prompt": "prompt", "response_a": "response_b", "response_b": "response_a"}
+    turned = Corpus(corpus.ids, {name: corpus.fields[other] for name, other in names.items()})
+    there, back = once.score(corpus.rows()).logits, once.score(turned.rows()).logits[:, task.swap_order]
+    assert np.abs(there - back).max() > 1e-3
+    once.training["swapped_scoring"] = True
+    mean = (there + back) / 2
+    averaged = mean - np.logaddexp.reduce(mean, axis=1, keepdims=True)
+    np.testing.assert_allclose(once.score(corpus.rows()).logits, averaged, atol=1e-5)
+
+
+def test_a_task_without_a_swap_has_no_orders(tokenizer_folder: Path) -> None:
+    with pytest.raises(RecipeError, match="the task has none"):
+        made(tweets(10)[0], encoder(tokenizer_folder), {"swapped_training": False})
+
+
 def test_mixed_heads_learn_in_one_model(tokenizer_folder: Path) -> None:
     frame = demo("narratives", 80, seed=3)
     binary = ["ladder", "vehicle", "fatigue", "hurry"]

@@ -121,6 +121,8 @@ class TrainingSettings(OptimiserSettings):
         description="rows that choose 'best' and when to stop: the fold's own, as the contests did, "
         "or a tenth of its training rows, which leaves out-of-fold scores honest",
     )
+    swapped_training: bool = Field(True, description="with task.swap: train on every row in both orders")
+    swapped_scoring: bool = Field(True, description="with task.swap: score every row as the mean of both orders")
     continue_from: str | None = Field(
         None, description="a finished run with the same folds, whose weights are trained on"
     )

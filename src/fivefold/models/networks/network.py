@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fivefold.data.compose import Corpus, Rows
 from fivefold.data.split import split
+from fivefold.errors import RecipeError
 from fivefold.models.base import Cost, History
 from fivefold.models.networks.material import Material, Sequences
 from fivefold.models.networks.supervised import Agreement, Examples, Supervised, Watched, logits_of
@@ -65,6 +66,7 @@ class Network(ABC):
         self.net: nn.Module | None = None
         self.resumed = False
         require_trackers(tuple(training["trackers"]))
+        self._check_swap()
 
     @abstractmethod
     def learn_vocabulary(self, train: Rows) -> None:
@@ -124,7 +126,7 @@ class Network(ABC):
         module = self.net or self.build(None, self.seed)
         device = default_device()
         tokens = float((material.lengths * material.counts)[train.index].sum())
-        tokens *= (1 if self.task.swap is None else 2) * (2 if self.objective["rdrop_alpha"] else 1)
+        tokens *= (2 if self._swapped("training") else 1) * (2 if self.objective["rdrop_alpha"] else 1)
         weights = sum(p.numel() for name, p in module.named_parameters() if "embedding" not in name)
         learnt = sum(p.numel() for n, p in module.named_parameters() if p.requires_grad and "embedding" not in n)
         scoring = 2 * weights * tokens * len(train.corpus) / max(1, len(train))
@@ -169,16 +171,29 @@ class Network(ABC):
         return History(figures, (*self.remarks(train.corpus), *self._choice_remarks(), *outcome.remarks))
 
     def score(self, rows: Rows) -> Scores:
-        """Logits of `rows` in fp32; with a swap the mean over both orders, so that swapping a row swaps its scores."""
+        """Logits of `rows` in fp32; with a swap the mean over both orders, so that swapping a row swaps its scores,
+        unless training.swapped_scoring is false."""
         assert self.net is not None
         material = self.material(rows.corpus)
         module = self.trained(self.net).to(default_device()).eval()
         budget = self.scoring_tokens
         logits = logits_of(module, material, rows.index, self.task, budget)
-        if self.task.swap is not None:
+        if self._swapped("scoring"):
             turned = logits_of(module, material, rows.index + len(rows.corpus), self.task, budget)
             logits = both_orders(self.task, logits, turned)
         return Scores(self.task, rows.ids, logits)
+
+    def _swapped(self, where: str) -> bool:
+        """Whether rows are read in both orders in "training" or "scoring"."""
+        return self.task.swap is not None and bool(self.training[f"swapped_{where}"])
+
+    def _check_swap(self) -> None:
+        changed = [key for key in ("swapped_training", "swapped_scoring") if not self.training[key]]
+        if self.task.swap is None and changed:
+            raise RecipeError(
+                f"training.{changed[0]} says how pairs are read, and the task has none.",
+                next_step="add task.swap, or leave it out",
+            )
 
     @property
     def scoring_tokens(self) -> int:
@@ -208,7 +223,7 @@ class Network(ABC):
 
     def _examples(self, train: Rows) -> Examples:
         material, labels, weights, index = self.material(train.corpus), train.labels, train.weights, train.index
-        if self.task.swap is not None:
+        if self._swapped("training"):
             index = np.concatenate([index, index + len(train.corpus)])
             labels, weights = concatenate([labels, labels.swapped()]), np.concatenate([weights, weights])
         return Examples(material, index, labels, weights)

@@ -141,7 +141,7 @@ def test_scores_are_the_same_on_any_number_of_cores(
 
 
 def test_a_frozen_trunk_is_paid_for_once(tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fivefold.models.networks.network.matrix_peak", lambda *_, **__: 1e9)
+    monkeypatch.setattr("fivefold.models.networks.expense.matrix_peak", lambda *_, **__: 1e9)
     task, corpus = tweets()
     train = corpus.rows(np.arange(120))
 

@@ -14,11 +14,25 @@ from fivefold.scores import Scores
 
 @dataclass(frozen=True)
 class Cost:
-    """What a fit of one fold is expected to take, and what is done once for all folds."""
+    """What a fit is expected to take.
+
+    Parameters
+    ----------
+    seconds
+        Of one fold.
+    bytes
+        At its peak.
+    shared_seconds
+        What is done once for all folds.
+    parameters, trained
+        Weights of a network, and those of them that learn; 0 for other models.
+    """
 
     seconds: float
     bytes: float
     shared_seconds: float = 0.0
+    parameters: int = 0
+    trained: int = 0
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,8 @@ def fit_model(store: Store, prepared: Prepared, folds: Folds, at_once: int) -> N
         backbone = fit_backbone(store, prepared.recipe, pretraining_texts(prepared))
         make = classifier_maker(prepared.recipe, prepared.task, backbone)
         begun = None if source is None else partial(begun_from, source, make)
-        cost = total_cost(prepared.corpus, folds, make, at_once)
+        first = make()  # held until all folds are fitted: a backbone that folds share then stays in memory
+        cost = total_cost(prepared.corpus, folds, first, at_once)
         announce(prepared, folds, cost)
         fit_folds(store, prepared.corpus, folds, make, begun, at_once, cost.shared_seconds > 0)
     if not store.has("scores"):
@@ -233,7 +234,7 @@ def announce(prepared: Prepared, folds: Folds, cost: Cost) -> None:
     """Say what is about to be fitted and what it will take."""
     task = prepared.task
     log.info(
-        "%s, %s (%s), %s (%s): about %s and %.1f GB",
+        "%s, %s (%s), %s (%s): about %s and %.1f GB%s",
         counted(len(prepared.corpus), "row"),
         counted(len(task.targets), "target"),
         counted(task.width, "logit"),
@@ -241,7 +242,13 @@ def announce(prepared: Prepared, folds: Folds, cost: Cost) -> None:
         folds.method,
         duration(cost.seconds + EVALUATION_SECONDS + len(prepared.corpus) * task.width * EVALUATION_SECONDS_PER_LOGIT),
         cost.bytes / 1e9,
+        f"; {millions(cost.parameters)} weights, {millions(cost.trained)} of them trained" if cost.parameters else "",
     )
+
+
+def millions(count: int) -> str:
+    """A number of weights as a person says it."""
+    return f"{count / 1e9:.1f} billion" if count >= 1e9 else f"{count / 1e6:.3g} million"
 
 
 def duration(seconds: float) -> str:

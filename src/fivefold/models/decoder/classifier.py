@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fivefold.models.backbones.adapters import Adapter
 from fivefold.models.backbones.backbone import Backbone, Weights, load_decoder
-from fivefold.models.backbones.resident import TRAINED, resident
+from fivefold.models.backbones.resident import TRAINED, Resident, resident
 from fivefold.models.decoder.net import AdaptedNet, copy_adapter
 from fivefold.models.networks.network import weights_of
 from fivefold.models.pooled.classifier import PooledClassifier
@@ -28,6 +28,7 @@ class DecoderClassifier(PooledClassifier):
         plain = None if adapter is None else {**adapter, "targets": _hashable(adapter["targets"])}
         self.adapter = None if plain is None else Adapter(**plain)
         self.origin = replace(self.origin, weights=self._held(weights))
+        self.home: Resident | None = None
 
     def _held(self, weights: str) -> Weights:
         """How the backbone is held: in full where it is trained itself, else as the device computes."""
@@ -53,8 +54,8 @@ class DecoderClassifier(PooledClassifier):
         return self._adapted(self.adapter, None if labels is None else label_biases(labels), seed, trained=True)
 
     def _adapted(self, adapter: Adapter, biases: FloatArray | None, seed: int, *, trained: bool) -> AdaptedNet:
-        home = resident(self.origin, self.tokenizer, seed=seed, trained=trained)
-        self.loaded = home.loaded
+        self.home = home = resident(self.origin, self.tokenizer, seed=seed, trained=trained)
+        self.backbone_remarks = home.loaded.remarks
         name = TRAINED if trained else home.free_name()
         return AdaptedNet(home, name, adapter, seed=seed, biases=biases, **self.head_settings)
 

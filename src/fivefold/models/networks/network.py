@@ -16,6 +16,14 @@ from fivefold.data.compose import Corpus, Rows
 from fivefold.data.split import split
 from fivefold.errors import RecipeError
 from fivefold.models.base import Cost, History
+from fivefold.models.networks.expense import (
+    BASE_BYTES,
+    STATE_BYTES,
+    activation_bytes,
+    check_room,
+    seconds_of,
+    size_of,
+)
 from fivefold.models.networks.material import Material, Sequences
 from fivefold.models.networks.supervised import Agreement, Examples, Supervised, Watched, logits_of
 from fivefold.objectives.objective import Objective
@@ -27,19 +35,11 @@ from fivefold.training.batches import padding_share
 from fivefold.training.inputs import Inputs
 from fivefold.training.optim import Group, layer_groups
 from fivefold.training.plan import Optimisation
-from fivefold.training.precision import SCORING_TOKENS, TRAINING_TOKENS, choose_precision, default_device, matrix_peak
+from fivefold.training.precision import SCORING_TOKENS, TRAINING_TOKENS, choose_precision, default_device
 from fivefold.training.trackers import require_trackers
 
 INNER = 10
 """One row in so many is taken from a fold's training rows to choose weights by."""
-
-EFFICIENCY = 0.45
-"""Share of the matrix peak that a fit reaches, measured with MiniLM on tweets."""
-
-BYTES_A_WEIGHT = 16
-"""Weight, gradient and the two moments of AdamW in fp32."""
-
-BASE_BYTES = 0.8e9
 
 Columns = Mapping[str, Sequence[str]]
 
@@ -120,24 +120,36 @@ class Network(ABC):
         return {}
 
     def cost(self, train: Rows) -> Cost:
-        """From parameters, tokens and the measured matrix peak; six FLOPs a weight and token in training."""
+        """From weights, tokens and the measured matrix peak of the device.
+
+        Raises
+        ------
+        RunError
+            If weights, gradients and moments alone are more than there is memory for.
+        """
         self.learn_vocabulary(train)
         material = self.sequences(train.corpus)
+        device, precision = default_device(), self._precision(default_device())
         module = self.net or self.build(None, self.seed)
-        device = default_device()
+        size = size_of(module)
+        check_room(size, device)
         tokens = float((material.lengths * material.counts)[train.index].sum())
         tokens *= (2 if self._swapped("training") else 1) * (2 if self.objective["rdrop_alpha"] else 1)
-        weights = sum(p.numel() for name, p in module.named_parameters() if "embedding" not in name)
-        learnt = sum(p.numel() for n, p in module.named_parameters() if p.requires_grad and "embedding" not in n)
-        scoring = 2 * weights * tokens * len(train.corpus) / max(1, len(train))
+        scoring = size.scoring_flops() * tokens * len(train.corpus) / max(1, len(train))
         if self.frozen:
-            learning = 6 * learnt * float(material.counts[train.index].sum()) * self.training["epochs"]
+            learning = 6 * size.learnt * float(material.counts[train.index].sum()) * self.training["epochs"]
         else:
-            learning = (2 * weights + 4 * learnt) * tokens * self.training["epochs"] + scoring
-        speed = matrix_peak(device, self._precision(device), rounds=1) * EFFICIENCY
-        trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
-        memory = BASE_BYTES + trained * BYTES_A_WEIGHT
-        return Cost(learning / speed, memory, scoring / speed if self.frozen else 0.0)
+            learning = size.training_flops() * tokens * self.training["epochs"] + scoring
+        longest = min(int(material.lengths.max(initial=1)) * self.training["batch_size"], self.training_tokens)
+        checkpointed = self.training["gradient_checkpointing"]
+        activations = activation_bytes(getattr(module, "backbone", None), longest, precision, checkpointed=checkpointed)
+        return Cost(
+            seconds_of(learning, device, precision),
+            BASE_BYTES + size.held + size.trained * STATE_BYTES + (0 if self.frozen else activations),
+            seconds_of(scoring, device, precision) if self.frozen else 0.0,
+            size.parameters,
+            size.trained,
+        )
 
     def fit(self, train: Rows, valid: Rows | None, scratch: Path | None = None) -> History:
         """Train on `train`; after `load`, go on from the weights that were loaded.
@@ -200,6 +212,11 @@ class Network(ABC):
         """Tokens of a pass without gradients."""
         return SCORING_TOKENS[default_device().type]
 
+    @property
+    def training_tokens(self) -> int:
+        """Tokens of a pass in training."""
+        return int(self.training["tokens_per_pass"] or TRAINING_TOKENS[default_device().type])
+
     def _precision(self, device: torch.device) -> Any:
         return choose_precision(self.training["precision"], device)
 
@@ -235,7 +252,7 @@ class Network(ABC):
         alpha, categorical, start = (plain.pop(f"rdrop_{key}") for key in ("alpha", "categorical", "start_step"))
         sides = loss_weights(examples.labels, plain.pop("class_weights"), plain.pop("weight_cap"))
         agreement = Agreement(alpha, categorical, start) if alpha else None
-        budget = t["tokens_per_pass"] or TRAINING_TOKENS[default_device().type]
+        budget = self.training_tokens
         return Supervised(
             self.trained(net),
             self._groups(net),

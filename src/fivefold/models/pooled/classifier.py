@@ -66,7 +66,7 @@ class PooledClassifier(Network):
         self.reading = Reading(fields, max_tokens, truncation, head_share, dict(field_tokens), cut, template)
         self.pooling, self.windows, self.head_dropout = pooling, windows, head_dropout
         self.net: Any = None
-        self.loaded: Backbone | None = None
+        self.backbone_remarks: tuple[str, ...] = ()
 
     @abstractmethod
     def load_backbone(self, seed: int) -> Backbone:
@@ -139,8 +139,9 @@ class PooledClassifier(Network):
 
     def build(self, labels: Labels | None, seed: int) -> nn.Module:
         """The backbone under a fresh head at the label rates."""
-        self.loaded = self.load_backbone(seed)
-        return self.over(self.loaded.model, None if labels is None else label_biases(labels), seed)
+        loaded = self.load_backbone(seed)
+        self.backbone_remarks = loaded.remarks
+        return self.over(loaded.model, None if labels is None else label_biases(labels), seed)
 
     def over(self, model: Any, biases: FloatArray | None, seed: int) -> nn.Module:
         """Pooling and a fresh head over a backbone."""
@@ -179,7 +180,7 @@ class PooledClassifier(Network):
 
     def remarks(self, corpus: Corpus) -> tuple[str, ...]:
         """How much was truncated, and what the checkpoint lacked."""
-        return (*truncation_remarks(self.sequences(corpus).inputs), *(self.loaded.remarks if self.loaded else ()))
+        return (*truncation_remarks(self.sequences(corpus).inputs), *self.backbone_remarks)
 
     def save(self, folder: Path) -> None:
         """Write backbone, tokenizer and head."""

@@ -129,12 +129,12 @@ def medians(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return {key: statistics.median(run[key] for run in runs) for key in keys}
 
 
-def verdict(results: Mapping[str, Any], claims: Mapping[str, float], speed: str, unit: str) -> int:
+def verdict(results: Mapping[str, Any], claims: Mapping[str, float], speed: str, unit: str, ours: str = "ours") -> int:
     """Print a table of speeds and what ours is of each peer's; 1 if a claim falls short."""
     sound = True
-    print(f"\n{'workload':10} {'contender':12} {unit:>14} {'ours is':>9} {'claimed':>9}")
+    print(f"\n{'workload':10} {'contender':12} {unit:>14} {ours + ' is':>9} {'claimed':>9}")
     for name, rungs in results.items():
-        mine = rungs["ours"][speed]
+        mine = rungs[ours][speed]
         for rung, figures in rungs.items():
             ratio = mine / figures[speed]
             claim = claims.get(rung)

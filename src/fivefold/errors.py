@@ -59,7 +59,12 @@ class MissingExtraError(FivefoldError):
     """An optional dependency isn't installed."""
 
     def __init__(self, package: str, extra: str | None, purpose: str) -> None:
+        self.missing = (package, extra, purpose)
         super().__init__(
             f"{purpose} needs the package '{package}', which isn't installed.",
             next_step=f"pip install {package}" if extra is None else f"pip install 'fivefold[{extra}]'",
         )
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str | None, str]]:
+        """How to come back from another process."""
+        return type(self), self.missing

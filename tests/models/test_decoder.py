@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from peft import PeftModel
@@ -15,7 +16,7 @@ from tests.models.test_invariance import assert_rows_stand_alone
 from tests.models.tiny import EMOTIONS
 from tests.models.tiny_decoders import DECODERS, bytes_tokenizer, save_decoder
 from torch import nn
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from fivefold.data.compose import Corpus
 from fivefold.data.corpus import build_corpus
@@ -23,10 +24,12 @@ from fivefold.data.demo import demo
 from fivefold.data.labels import learn_task
 from fivefold.errors import ArtefactError, FivefoldError, RecipeError
 from fivefold.models.backbones.adapters import Adapter, attach, redraw, row_norms
-from fivefold.models.backbones.backbone import Origin, load_decoder, load_tokenizer
+from fivefold.models.backbones.backbone import Origin, load_causal_lm, load_decoder, load_tokenizer, save_backbone
 from fivefold.models.decoder.classifier import DecoderClassifier
 from fivefold.models.families import maker
 from fivefold.models.pooled.net import PooledNet
+from fivefold.pipeline.fit import fit_unpublished
+from fivefold.pipeline.run import Run
 from fivefold.recipe import build_recipe
 from fivefold.task import Task
 from fivefold.training.loop import Training
@@ -236,6 +239,8 @@ def test_recipes_that_can_not_be(model: dict[str, Any], said: str) -> None:
         ({"targets": ["nowhere_proj"]}, "can't take model.adapter"),
         ({"options": {"no_such_key": 1}}, "PEFT doesn't take"),
         ({"options": {"init_lora_weights": "pissa"}}, "init_lora_weights can't be used"),
+        ({"options": {"modules_to_save": ["norm"]}}, "modules_to_save can't be used"),
+        ({"options": {"bias": "all"}}, "bias can't be used"),
     ],
 )
 def test_adapters_that_can_not_be(adapter: dict[str, Any], said: str, folders: dict[str, Path]) -> None:
@@ -323,3 +328,79 @@ def interrupted(training: Training, at: int) -> bool:
     if training.progress.step == at:
         raise KeyboardInterrupt
     return True
+
+
+@pytest.mark.parametrize("start", [True, "gaussian"])
+def test_a_restart_knows_every_way_to_begin(start: Any, tmp_path: Path) -> None:
+    gpt = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 256, "vocab_size": 512}
+    tokenizer = bytes_tokenizer()
+    tokenizer.pad_token = tokenizer.eos_token
+    save_backbone(load_causal_lm(Origin(architecture=gpt), tokenizer, seed=1).model, tokenizer, tmp_path)
+    task, corpus = tweets(24)
+    adapter = {"rank": 4, "dora": True, "options": {"init_lora_weights": start, "fan_in_fan_out": True}}
+    fitted = made(task, tmp_path, adapter=adapter)
+    fitted.fit(corpus.rows(), None)
+    fresh = fitted.fresh_weights(corpus.rows().labels, 3)
+    layer = fitted.net.backbone.h[0].mlp.c_fc
+    torch.testing.assert_close(fresh["backbone.h.0.mlp.c_fc.lora_magnitude_vector.default.weight"], row_norms(layer))
+
+
+def test_a_backbone_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
+    save_decoder("llama", tmp_path)
+    task, corpus = tweets(24)
+    first = made(task, tmp_path, **VARIANTS["lora"])
+    first.fit(corpus.rows(), None)
+    tokenizer = first.tokenizer
+    save_backbone(load_causal_lm(Origin(architecture=DECODERS["llama"]), tokenizer, seed=9).model, tokenizer, tmp_path)
+    second = made(task, tmp_path, **VARIANTS["lora"])
+    second.fit(corpus.rows(), None)
+    weights = [fitted.net.backbone.layers[0].mlp.up_proj.base_layer.weight for fitted in (first, second)]
+    assert not torch.equal(*weights)
+
+
+def test_checkpointing_of_gradients_stays_with_who_asked(folders: dict[str, Path]) -> None:
+    task, corpus = tweets(24)
+    first = made(task, folders["llama"], {"gradient_checkpointing": True}, **VARIANTS["lora"])
+    first.fit(corpus.rows(), None)
+    assert first.net.backbone.is_gradient_checkpointing
+    backbone, home = first.net.backbone, first.home
+    first.net = None
+    gc.collect()
+    second = made(task, folders["llama"], **VARIANTS["lora"])
+    second.fit(corpus.rows(), None)
+    assert second.net.backbone is backbone, home
+    assert not backbone.is_gradient_checkpointing
+
+
+def test_what_reads_more_than_text_is_refused(tmp_path: Path) -> None:
+    AutoConfig.for_model("gemma3").save_pretrained(tmp_path)
+    bytes_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(FivefoldError, match="reads more than text"):
+        load_decoder(Origin(str(tmp_path)), load_tokenizer(str(tmp_path)), seed=0)
+
+
+def test_adapters_on_a_backbone_that_was_pretrained_within_the_run(folders: dict[str, Path], tmp_path: Path) -> None:
+    recipe = {
+        "data": {"text": ["text"], "id": "id"},
+        "folds": {"count": 2},
+        "model": {"family": "decoder", "backbone": str(folders["qwen2"]), "adapter": {"rank": 4}},
+        "training": {"epochs": 1, "learning_rate": 3e-3},
+        "pretraining": {"objective": "causal", "block_tokens": 32, "training": {"epochs": 1, "learning_rate": 1e-2}},
+    }
+    frame = demo("tweets", 40, seed=3)
+    fitted = fit_unpublished(recipe, frame, out=tmp_path / "there")
+    expected = fitted.out_of_fold
+    moved = (tmp_path / "there").rename(tmp_path / "here")
+    run = Run.load(moved)
+    for fold, model in enumerate(run.models):
+        alone = Run(run.store)
+        alone.__dict__["models"] = (model,)
+        held_out = expected.folds == fold
+        scores = alone.scores(run.read(frame.filter(pl.Series(held_out))))
+        np.testing.assert_allclose(scores.logits, expected.scores.logits[held_out], atol=1e-4)
+    again = {**recipe, "pretraining": None, "folds": {"reuse": str(moved)}}
+    again["training"] = {"epochs": 1, "continue_from": str(moved)}
+    with pytest.raises(RecipeError, match=r"another backbone(.|\n)*here/backbone/model"):
+        fit_unpublished(again, frame, out=tmp_path / "wrong")
+    again["model"] = {**recipe["model"], "backbone": str(moved / "backbone" / "model")}  # type: ignore[dict-item]
+    assert fit_unpublished(again, frame, out=tmp_path / "further").evaluation.rows == 40

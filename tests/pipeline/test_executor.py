@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -11,8 +12,9 @@ import numpy as np
 import polars as pl
 import pytest
 from tests.conftest import QUICK
+from tqdm import tqdm
 
-from fivefold.errors import DataError, RecipeError, RunError
+from fivefold.errors import DataError, MissingExtraError, RecipeError, RunError
 from fivefold.pipeline import fit as fit_module
 from fivefold.pipeline.executor import each, environment
 from fivefold.pipeline.fit import fit
@@ -53,6 +55,29 @@ def test_some_at_a_time_share_processes() -> None:
 def test_what_goes_wrong_in_a_process_is_said_here() -> None:
     with pytest.raises(DataError, match=r"Item . is wrong.\n  allowed: none\n  next: leave it out"):
         list(each(wrong, range(3), 2))
+
+
+def lacking(item: int) -> int:
+    raise MissingExtraError("no-such-package", "llm", f"Item {item}")
+
+
+def test_a_missing_package_is_said_here() -> None:
+    with pytest.raises(MissingExtraError, match=r"no-such-package(.|\n)*pip install 'fivefold\[llm\]'"):
+        list(each(lacking, range(3), 2))
+
+
+def bar_of(item: int) -> bool:
+    """Whether a bar would be drawn, on what says it is a terminal."""
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True  # type: ignore[method-assign]
+    for _ in tqdm(range(item + 2), disable=None, file=terminal):
+        pass
+    return bool(terminal.getvalue())
+
+
+def test_processes_draw_no_bars() -> None:
+    assert bar_of(1)
+    assert list(each(bar_of, range(3), 2)) == [False] * 3
 
 
 def test_a_killed_process_says_how_to_go_on() -> None:

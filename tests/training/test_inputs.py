@@ -140,7 +140,9 @@ def test_windows_of_a_written_template_cover_what_they_say():
     assert windowed(fields, template, 14, 0, max_windows=1).kept.tolist() == [9]
 
 
-@pytest.mark.parametrize("text", ["{a}", "{a} {b} {b}", "{a} {b} {c}", "{a} {", "nothing", "{} {b}"])
+@pytest.mark.parametrize(
+    "text", ["{a}", "{a} {b} {b}", "{a} {b} {c}", "{a} {", "nothing", "{} {b}", "{a!r} {b}", "{a:>9} {b}"]
+)
 def test_a_template_names_every_field_once(text: str):
     with pytest.raises(RecipeError, match="template"):
         written_template(text, small_tokenizer(), ["a", "b"])

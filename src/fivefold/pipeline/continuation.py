@@ -11,6 +11,7 @@ from fivefold.errors import FivefoldError, RecipeError, RunError
 from fivefold.models.base import Classifier
 from fivefold.pipeline.prepare import Prepared
 from fivefold.pipeline.run import Run
+from fivefold.recipe import Recipe
 
 
 def continued(prepared: Prepared, folds: Folds) -> Run | None:
@@ -79,12 +80,27 @@ def _check_alike(source: Run, prepared: Prepared) -> None:
             allowed=f"a run of model.family '{recipe.model.family}'",
             got=f"'{source.recipe.model.family}' in {source.folder}",
         )
+    _check_backbone(source, recipe)
     if source.task != prepared.task:
         raise RecipeError(
             "training.continue_from names a run with another task.",
             allowed=f"targets {', '.join(target.name for target in prepared.task.targets)}, classes in the same order",
             got=f"{', '.join(target.name for target in source.task.targets)} in {source.folder}",
             next_step="continue on the same targets, or start afresh",
+        )
+
+
+def _check_backbone(source: Run, recipe: Recipe) -> None:
+    """An adapter may only be continued on the backbone that it was trained on, which no fold's folder holds."""
+    if getattr(recipe.model, "adapter", None) is None:
+        return
+    own = source.backbone or getattr(source.recipe.model, "backbone", None)
+    asked = getattr(recipe.model, "backbone", None)
+    if str(asked) != str(own):
+        raise RecipeError(
+            "training.continue_from names adapters of another backbone.",
+            allowed=f"model.backbone: {own}",
+            got=str(asked),
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from loky import ProcessPoolExecutor
 from loky.process_executor import TerminatedWorkerError
+from tqdm import tqdm
 
 from fivefold.errors import RunError
 from fivefold.models.base import threads
@@ -58,15 +59,18 @@ def each(work: Callable[[int], Result], items: Sequence[int], at_once: int) -> I
 
 
 def environment(processes: int) -> dict[str, str]:
-    """Variables of each of so many processes: its share of the threads, and no progress bar among others."""
+    """Variables of each of so many processes: its share of the threads."""
     share = {name: str(max(1, threads(name) // processes)) for name in THREADS}
-    return {**share, "TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return {**share, "TOKENIZERS_PARALLELISM": "false"}
 
 
 def _begin(work: Callable[[int], Any], parent: int) -> None:
-    """Get a process of the pool ready for its first item."""
+    """Get a process of the pool ready for its first item; its progress bars would run into those of others."""
     global _work
     _work = work
+    bar: Any = tqdm
+    drawn = bar.__init__
+    bar.__init__ = lambda self, *given, **named: drawn(self, *given, **{**named, "disable": True})
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 

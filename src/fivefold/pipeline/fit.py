@@ -155,8 +155,10 @@ def fit_model(store: Store, prepared: Prepared, folds: Folds, at_once: int) -> N
         backbone = fit_backbone(store, prepared.recipe, pretraining_texts(prepared))
         make = classifier_maker(prepared.recipe, prepared.task, backbone)
         begun = None if source is None else partial(begun_from, source, make)
-        first = make()  # held until all folds are fitted: a backbone that folds share then stays in memory
+        first = make()
         cost = total_cost(prepared.corpus, folds, first, at_once)
+        if at_once > 1:
+            del first  # else it is held until all folds are fitted: a backbone that they share stays in memory
         announce(prepared, folds, cost)
         fit_folds(store, prepared.corpus, folds, make, begun, at_once, cost.shared_seconds > 0)
     if not store.has("scores"):

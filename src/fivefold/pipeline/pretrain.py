@@ -26,6 +26,7 @@ from fivefold.pipeline.prepare import (
     texts_of_test,
     unlabelled_texts,
 )
+from fivefold.pipeline.run import BACKBONE, MODEL
 from fivefold.pipeline.store import Store
 from fivefold.recipe import Recipe, dump_recipe
 from fivefold.recipe.backbones import BackboneSettings
@@ -33,11 +34,8 @@ from fivefold.recipe.training import PretrainingSettings
 
 log = logging.getLogger("fivefold")
 
-BACKBONE = "backbone"
-"""The stage, and the folder it lies in."""
-
-MODEL, PERPLEXITY = "model", "perplexity.json"
-"""Parts of the stage: the backbone's own folder, and what pretraining did for it."""
+PERPLEXITY = "perplexity.json"
+"""What pretraining did for the backbone."""
 
 
 def pretrain(recipe: Recipe, data: Any = None, *, out: str | Path, overwrite: bool = False) -> Path:

@@ -33,6 +33,9 @@ from fivefold.task import Task
 GROUP = "group of rows"
 """Column of data/rows.parquet that holds the groups, if there are any."""
 
+BACKBONE, MODEL = "backbone", "model"
+"""The stage of a pretrained backbone, and the folder of a model in a stage."""
+
 MEMBERS = "members"
 """Folder of the runs of an ensemble's members, by name."""
 
@@ -117,8 +120,13 @@ class Run:
         """One model a fold; of an ensemble, those of every member that has a weight."""
         if self.members:
             return tuple(model for name in self.heard for model in self.members[name].models)
-        make = classifier_maker(self.recipe, self.task)
+        make = classifier_maker(self.recipe, self.task, self.backbone)
         return tuple(self._model(make(), f"folds/{fold}") for fold in self.folds.evaluated)
+
+    @cached_property
+    def backbone(self) -> Path | None:
+        """The backbone that was pretrained within this run, on which adapters stand; None where there is none."""
+        return None if self.recipe.pretraining is None else self.store.path(BACKBONE) / MODEL
 
     def _model(self, model: Classifier, stage: str) -> Classifier:
         folder = self.store.path(stage) / "model"

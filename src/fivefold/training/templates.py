@@ -158,8 +158,14 @@ def written_template(
         parsed = list(string.Formatter().parse(text))
     except ValueError as error:
         raise RecipeError(
-            "model.template can't be read.", got=str(error), next_step="write a brace as {{ or }}"
+            "model.template can't be read.", got=str(error), next_step="write a brace that is no column as {{ or }}"
         ) from error
+    if strange := [name for _, name, spec, conversion in parsed if spec or conversion]:
+        raise RecipeError(
+            f"model.template formats {strange[0]}, and columns are read as they are.",
+            allowed=f"{{{strange[0]}}}",
+            next_step="write a brace that is no column as {{ or }}",
+        )
     order = tuple(name for _, name, _, _ in parsed if name is not None)
     if sorted(order) != sorted(names):
         raise RecipeError(

@@ -26,8 +26,11 @@ WEIGHTS = "adapter_model.safetensors"
 ROOT = "base_model.model."
 """What PEFT puts before every name of a model that it wraps."""
 
-STARTS: tuple[Any, ...] = (True, "gaussian", "orthogonal")
+STARTS: tuple[Any, ...] = (True, "gaussian")
 """Ways to draw an adapter; PEFT's others change the backbone's own weights, which are not saved, or need data."""
+
+WHOLE = ("bias", "layer_replication", "modules_to_save", "trainable_token_indices")
+"""Options of PEFT's that change more of a backbone than what stands beside its weights."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,12 @@ class Adapter:
         RecipeError
             If an option isn't PEFT's, or can't be kept.
         """
+        if whole := sorted(key for key in WHOLE if self.options.get(key, "none") not in (None, "none")):
+            raise RecipeError(
+                f"model.adapter.options.{whole[0]} can't be used: it trains or copies the backbone's own weights, "
+                "which all folds share.",
+                next_step="leave it out, or train the backbone itself (model.adapter: null)",
+            )
         start = self.options.get("init_lora_weights", True)
         if start not in STARTS:
             raise RecipeError(
@@ -170,5 +179,5 @@ def load_adapter(backbone: Any, name: str, folder: Path) -> dict[str, Tensor]:
 def row_norms(layer: Any) -> Tensor:
     """Lengths of the rows of the weights under an adapter, which are DoRA's first magnitudes, float32 (outputs,)."""
     weight: Tensor = dequantize_module_weight(layer.get_base_layer())
-    norms: Tensor = torch.linalg.norm(weight.float(), dim=1)
+    norms: Tensor = torch.linalg.norm(weight.float(), dim=0 if layer.fan_in_fan_out else 1)
     return norms

@@ -294,7 +294,13 @@ def _stored_config(origin: Origin, tokenizer: Any) -> Any:
         config = AutoConfig.from_pretrained(place.name, trust_remote_code=origin.trust_remote_code, **place.arguments)
     if getattr(config, "is_encoder_decoder", False):
         raise FivefoldError(
-            f"The backbone '{place}' is an encoder-decoder ('{config.model_type}').", allowed="an encoder, such as BERT"
+            f"The backbone '{place}' is an encoder-decoder ('{config.model_type}').",
+            allowed="an encoder, such as BERT, or a decoder, such as Llama",
+        )
+    if not (hasattr(config, "vocab_size") and hasattr(config, "hidden_size")):
+        raise FivefoldError(
+            f"The backbone '{place}' reads more than text ('{config.model_type}').",
+            next_step="name a checkpoint of its language model alone",
         )
     if len(tokenizer) > config.vocab_size:
         raise FivefoldError(

@@ -69,6 +69,11 @@ class Net(nn.Module):
             )
         self.backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
+    def gradient_checkpointing_disable(self) -> None:
+        """Hold activations again: the backbone may have been another net's before."""
+        if getattr(self.backbone, "is_gradient_checkpointing", False):
+            self.backbone.gradient_checkpointing_disable()
+
     def train(self, mode: bool = True) -> Self:
         """Switch dropout on or off; frozen modules stay as in evaluation."""
         super().train(mode)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from safetensors import SafetensorError
 
@@ -104,6 +105,12 @@ def explained(place: Place, what: str) -> Iterator[None]:
     except ImportError as error:
         raise FivefoldError(
             f"The {what} '{place}' needs a package that isn't installed.", got=first_line(error)
+        ) from error
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise FivefoldError(
+            f"The {what} '{place}' is larger than the memory that is free.",
+            got=first_line(error),
+            next_step="hold it in less (model.weights: nf4), or take a smaller one",
         ) from error
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise FivefoldError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -10,6 +11,7 @@ from peft.tuners.lora import LoraLayer
 
 from fivefold.models.backbones.adapters import Adapter, attach
 from fivefold.models.backbones.backbone import Backbone, Origin, load_decoder
+from fivefold.models.backbones.places import resolve
 
 TRAINED = "default"
 """Name of the adapter that is trained. Checkpoints hold it, so it must be the same in every process."""
@@ -54,7 +56,9 @@ class Resident:
         return next(name for number in itertools.count() if (name := f"other{number}") not in self.names)
 
 
-_residents: WeakValueDictionary[Origin, Resident] = WeakValueDictionary()
+Key = tuple[Origin, str, tuple[tuple[str, int, int], ...]]
+
+_residents: WeakValueDictionary[Key, Resident] = WeakValueDictionary()
 
 
 def resident(origin: Origin, tokenizer: Any, *, seed: int, trained: bool) -> Resident:
@@ -70,8 +74,19 @@ def resident(origin: Origin, tokenizer: Any, *, seed: int, trained: bool) -> Res
     FivefoldError
         If it can't be had.
     """
-    found = _residents.get(origin)
+    key = key_of(origin)
+    found = _residents.get(key)
     if found is None or (trained and TRAINED in found.names):
         found = Resident(load_decoder(origin, tokenizer, seed=seed))
-        _residents[origin] = found
+        _residents[key] = found
     return found
+
+
+def key_of(origin: Origin) -> Key:
+    """What tells backbones apart: where one lies, how it is held, and whether its files are still the same."""
+    place = resolve(origin.name)
+    folder = Path(place.name)
+    files = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+    about = [(path.name, path.stat()) for path in files]
+    where = str(folder.resolve()) if folder.is_dir() else place.name
+    return origin, where, tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in about)

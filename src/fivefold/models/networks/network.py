@@ -162,8 +162,7 @@ class Network(ABC):
         watched = Watched(self.material(valid.corpus), valid, self.metric) if valid is not None and len(valid) else None
         net = self.begin(train.labels)
         begun = weights_of(self.trained(net)) if self.resumed else None
-        if self.training["gradient_checkpointing"]:
-            checkpoint_gradients(net)
+        checkpoint_gradients(net, self.training["gradient_checkpointing"])
         examples = self._examples(train)
         trainee = self._trainee(net, examples, watched, begun)
         how = self._optimisation()
@@ -305,10 +304,12 @@ def weights_of(module: nn.Module) -> dict[str, Tensor]:
     return {name: p.detach().clone() for name, p in module.named_parameters() if p.requires_grad}
 
 
-def checkpoint_gradients(net: nn.Module) -> None:
-    """Have the module compute activations twice; the family refuses where it can't."""
-    enable: Any = net.gradient_checkpointing_enable
-    enable()
+def checkpoint_gradients(net: Any, wanted: bool) -> None:
+    """Have the module compute activations twice, or not; the family refuses where it can't."""
+    if wanted:
+        net.gradient_checkpointing_enable()
+    elif hasattr(net, "gradient_checkpointing_disable"):
+        net.gradient_checkpointing_disable()
 
 
 def padding_of(trainee: Supervised) -> float:

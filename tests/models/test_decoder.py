@@ -14,7 +14,7 @@ import torch
 from peft import PeftModel
 from tests.models.test_invariance import assert_rows_stand_alone
 from tests.models.tiny import EMOTIONS
-from tests.models.tiny_decoders import DECODERS, bytes_tokenizer, save_decoder
+from tests.models.tiny_decoders import DECODERS, bytes_tokenizer, save_decoder, write_gguf
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
@@ -25,6 +25,7 @@ from fivefold.data.labels import learn_task
 from fivefold.errors import ArtefactError, FivefoldError, RecipeError
 from fivefold.models.backbones.adapters import Adapter, attach, redraw, row_norms
 from fivefold.models.backbones.backbone import Origin, load_causal_lm, load_decoder, load_tokenizer, save_backbone
+from fivefold.models.backbones.places import Place, resolve
 from fivefold.models.decoder.classifier import DecoderClassifier
 from fivefold.models.families import maker
 from fivefold.models.pooled.net import PooledNet
@@ -404,3 +405,40 @@ def test_adapters_on_a_backbone_that_was_pretrained_within_the_run(folders: dict
         fit_unpublished(again, frame, out=tmp_path / "wrong")
     again["model"] = {**recipe["model"], "backbone": str(moved / "backbone" / "model")}  # type: ignore[dict-item]
     assert fit_unpublished(again, frame, out=tmp_path / "further").evaluation.rows == 40
+
+
+def test_a_gguf_file_is_a_backbone(tmp_path: Path) -> None:
+    tokenizer = bytes_tokenizer()
+    tokenizer.pad_token = tokenizer.eos_token
+    model = load_causal_lm(Origin(architecture=DECODERS["llama"]), tokenizer, seed=1).model
+    path = write_gguf(model, tokenizer, tmp_path / "tiny.gguf")
+    ids = torch.arange(5, 25)[None]
+    loaded = load_decoder(Origin(str(path)), load_tokenizer(str(path)), seed=0)
+    with torch.no_grad():
+        expected = model.base_model(ids).last_hidden_state
+        torch.testing.assert_close(loaded.model(ids).last_hidden_state, expected, atol=1e-5, rtol=0)
+    task, corpus = tweets(24)
+    fitted = made(task, path, **VARIANTS["lora"])
+    fitted.fit(corpus.rows(), None)
+    (tmp_path / "saved").mkdir()
+    fitted.save(tmp_path / "saved")
+    again = made(task, path, **VARIANTS["lora"])
+    again.load(tmp_path / "saved")
+    np.testing.assert_allclose(again.score(corpus.rows()).logits, fitted.score(corpus.rows()).logits, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("org/name", Place("org/name")),
+        ("org/name/file-Q4_K_M.gguf", Place("org/name", "file-Q4_K_M.gguf")),
+        ("org/name/folder/file.gguf", Place("org/name", "folder/file.gguf")),
+    ],
+)
+def test_names_on_the_hub(name: str, place: Place) -> None:
+    assert resolve(name) == place
+
+
+def test_a_gguf_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(FivefoldError, match=r"a \.gguf file"):
+        resolve(str(tmp_path / "nowhere.gguf"))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import gguf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -60,3 +62,41 @@ def save_decoder(name: str, folder: Path) -> Path:
     tokenizer.pad_token = tokenizer.eos_token
     save_backbone(load_causal_lm(Origin(architecture=DECODERS[name]), tokenizer, seed=1).model, tokenizer, folder)
     return folder
+
+
+def write_gguf(model: Any, tokenizer: Any, path: Path) -> Path:
+    """A causal Llama in a GGUF file, unquantised, as llama.cpp's converter lays it out."""
+    config = model.config
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_tokenizer_model("gpt2")
+    plain = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    tokens = sorted(plain["vocab"], key=plain["vocab"].get)
+    writer.add_token_list([*tokens, *(f"<unused{i}>" for i in range(config.vocab_size - len(tokens)))])
+    writer.add_token_merges([" ".join(merge) for merge in plain["merges"]])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(1)
+    names = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v"}
+    names |= {"self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up"}
+    names |= {"mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
+    whole = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+    for key, tensor in model.state_dict().items():
+        stem, weight = key.removesuffix(".weight"), tensor.numpy()
+        layer, part = (stem.split(".")[2], stem.split(".", 3)[3]) if ".layers." in stem else ("", "")
+        if part.endswith(("q_proj", "k_proj")):  # rotary halves lie interleaved in GGUF
+            heads = len(weight) // config.head_dim
+            weight = weight.reshape(heads, 2, config.head_dim // 2, -1).swapaxes(1, 2).reshape(weight.shape)
+        writer.add_tensor(f"blk.{layer}.{names[part]}.weight" if part else f"{whole[stem]}.weight", weight)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path

@@ -156,17 +156,14 @@ def _add_demo(verbs: Verbs) -> None:
 
 def _positive(text: str) -> int:
     """A whole number from 1 on."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return number
+    return _natural(text, lowest=1)
 
 
-def _natural(text: str) -> int:
-    """A whole number from 0 on."""
+def _natural(text: str, lowest: int = 0) -> int:
+    """A whole number from 0 on, or from `lowest`."""
     number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError("must be 0 or more")
+    if number < lowest:
+        raise argparse.ArgumentTypeError(f"must be {lowest} or more")
     return number
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -95,16 +96,16 @@ def test_processes_share_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_processes_end_with_their_parent(tmp_path: Path) -> None:
     script = (
-        "import os, sys, time\n"
+        "import os, time\n"
         "from pathlib import Path\n"
         "from fivefold.pipeline.executor import each\n"
         "def work(item):\n"
-        "    Path(sys.argv[1], str(os.getpid())).touch()\n"
+        f"    Path({str(tmp_path)!r}, str(os.getpid())).touch()\n"
         "    time.sleep(60)\n"
         "list(each(work, range(2), 2))\n"
     )
     parent = subprocess.Popen(
-        [sys.executable, "-c", script.replace("sys.argv[1]", repr(str(tmp_path)))],
+        [sys.executable, "-c", script],
         env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"},
     )
     within(60, lambda: len(list(tmp_path.iterdir())) == 2)
@@ -113,9 +114,8 @@ def test_processes_end_with_their_parent(tmp_path: Path) -> None:
     within(10, lambda: not any(alive(int(path.name)) for path in tmp_path.iterdir()))
 
 
-def within(seconds: float, holds: object) -> None:
+def within(seconds: float, holds: Callable[[], bool]) -> None:
     """Wait until it holds."""
-    assert callable(holds)
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "it never did"

@@ -12,6 +12,7 @@ from fivefold.models.base import Classifier
 from fivefold.pipeline.prepare import Prepared
 from fivefold.pipeline.run import Run
 from fivefold.recipe import Recipe
+from fivefold.recipe.backbones import DecoderSettings
 
 
 def continued(prepared: Prepared, folds: Folds) -> Run | None:
@@ -92,15 +93,15 @@ def _check_alike(source: Run, prepared: Prepared) -> None:
 
 def _check_backbone(source: Run, recipe: Recipe) -> None:
     """An adapter may only be continued on the backbone that it was trained on, which no fold's folder holds."""
-    if getattr(recipe.model, "adapter", None) is None:
+    trained, asked = source.recipe.model, recipe.model
+    if not (isinstance(asked, DecoderSettings) and isinstance(trained, DecoderSettings)) or asked.adapter is None:
         return
-    own = source.backbone or getattr(source.recipe.model, "backbone", None)
-    asked = getattr(recipe.model, "backbone", None)
-    if str(asked) != str(own):
+    own = str(source.backbone or trained.backbone)
+    if asked.backbone != own:
         raise RecipeError(
             "training.continue_from names adapters of another backbone.",
             allowed=f"model.backbone: {own}",
-            got=str(asked),
+            got=str(asked.backbone),
         )
 
 

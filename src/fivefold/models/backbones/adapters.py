@@ -7,7 +7,7 @@ LoRA is Hu et al. 2021 (arXiv 2106.09685), rsLoRA Kalajdzievski 2023 (arXiv 2312
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fivefold.errors import ArtefactError, RecipeError
+from fivefold.models.backbones.places import first_line
 
 WEIGHTS = "adapter_model.safetensors"
 ROOT = "base_model.model."
@@ -52,7 +53,7 @@ class Adapter:
     rank: int = 16
     alpha: float = 32
     dropout: float = 0.05
-    targets: str | tuple[str, ...] = "all-linear"
+    targets: str | Sequence[str] = "all-linear"
     rslora: bool = False
     dora: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -110,7 +111,7 @@ def attach(backbone: Any, adapter: Adapter, seed: int, name: str) -> None:
         except (ValueError, RuntimeError) as error:  # of which what PEFT hasn't implemented is one
             raise RecipeError(
                 "The backbone can't take model.adapter.",
-                got=str(error).splitlines()[0][:300],
+                got=first_line(error),
                 next_step="leave model.adapter.targets out, so that every linear layer is adapted",
             ) from error
     for key, parameter in backbone.named_parameters():
@@ -172,7 +173,7 @@ def load_adapter(backbone: Any, name: str, folder: Path) -> dict[str, Tensor]:
             raise ValueError(f"it holds {len(own)} tensors of an adapter, where {len(expected)} are expected")
         set_peft_model_state_dict(backbone, own, adapter_name=name)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ArtefactError(f"The adapter {folder / WEIGHTS} can't be read.", got=str(error).splitlines()[0]) from error
+        raise ArtefactError(f"The adapter {folder / WEIGHTS} can't be read.", got=first_line(error)) from error
     return {key.removeprefix(ROOT): each for key, each in tensors.items() if not key.startswith(inside)}
 
 

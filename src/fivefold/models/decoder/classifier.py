@@ -25,8 +25,7 @@ class DecoderClassifier(PooledClassifier):
 
     def __init__(self, task: Task, *, weights: str, adapter: Mapping[str, Any] | None, **common: Any) -> None:
         super().__init__(task, **common)
-        plain = None if adapter is None else {**adapter, "targets": _hashable(adapter["targets"])}
-        self.adapter = None if plain is None else Adapter(**plain)
+        self.adapter = None if adapter is None else Adapter(**adapter)
         self.origin = replace(self.origin, weights=self._held(weights))
         self.home: Resident | None = None
 
@@ -92,7 +91,3 @@ class DecoderClassifier(PooledClassifier):
         self.net.load_adapter(folder)
         self.resumed = True
         self.net.eval()
-
-
-def _hashable(targets: Any) -> str | tuple[str, ...]:
-    return targets if isinstance(targets, str) else tuple(targets)

@@ -17,6 +17,7 @@ from fivefold.models.backbones.architectures import is_block_sparse
 from fivefold.models.backbones.backbone import Attention, save_backbone
 from fivefold.models.backbones.net import Net
 from fivefold.models.backbones.passes import real_first
+from fivefold.models.backbones.places import first_line
 from fivefold.models.pooled.pooling import (
     AttentionPool,
     FieldMerge,
@@ -195,7 +196,7 @@ class PooledNet(Net):
         try:
             self._load_own(own)
         except (ValueError, RuntimeError) as error:
-            raise ArtefactError("The head belongs to other settings.", got=str(error).splitlines()[0]) from error
+            raise ArtefactError("The head belongs to other settings.", got=first_line(error)) from error
 
     @property
     def _score(self) -> tuple[str, str]:
@@ -224,9 +225,7 @@ class PooledNet(Net):
         try:
             self._load_own(load_file(folder / HEAD_FILE))
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise ArtefactError(
-                f"The head {folder / HEAD_FILE} can't be read.", got=str(error).splitlines()[0]
-            ) from error
+            raise ArtefactError(f"The head {folder / HEAD_FILE} can't be read.", got=first_line(error)) from error
 
     def _merge_windows(self, vectors: Tensor, part: Tensor, parts: int) -> Tensor:
         if self.windows == "none":

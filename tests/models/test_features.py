@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from scipy.sparse import csr_array
 
 from fivefold.data.compose import Corpus
-from fivefold.models.linear.features import STATISTIC_SCALE, Features, documents, pair_statistics
+from fivefold.models.linear.features import Features, documents
 from fivefold.models.linear.ngrams import NGrams
+from fivefold.models.linear.pair_statistics import pair_statistics
 from fivefold.models.linear.tfidf import TfidfSettings
 from fivefold.scores import id_array
 from fivefold.task import Swap
@@ -64,9 +64,25 @@ def test_swapped_features_are_those_of_the_swapped_row() -> None:
 
 
 def test_pair_statistics_by_hand() -> None:
-    first = csr_array(np.array([[0.6, 0.8, 0]], dtype=np.float32))
-    second = csr_array(np.array([[0, 1, 0]], dtype=np.float32))
-    longer = np.log1p(2) - np.log1p(1)
-    found = pair_statistics(first, second, second).toarray()[0] / STATISTIC_SCALE
-    np.testing.assert_allclose(found, [longer, longer, np.log(2), 0.8, -0.2, 0.2], rtol=1e-6)
-    assert pair_statistics(first, second).shape == (1, 4)
+    texts = [["red fish swims"], ["red bird"], ["what swims"]]
+    found, turned = pair_statistics(texts, threads=1)
+    longer = np.log(4) - np.log(3)
+    lengths = [longer, longer, np.log(3), np.log(3)]
+    apart = 1 / 3 - 1 / 2
+    nearer = 1 / np.sqrt(6)
+    words = [1 / np.sqrt(6), apart, -apart, nearer, nearer, 1 / 3, 1 / 3, 1 / 2, 1 / 2]
+    np.testing.assert_allclose(found[0], [*lengths, *words, *[0] * 9], rtol=1e-5, atol=1e-7)
+    np.testing.assert_array_equal(np.abs(turned), np.abs(found))
+    np.testing.assert_array_equal(turned[0, [0, 5, 7]], -found[0, [0, 5, 7]])
+
+
+def test_pair_statistics_know_words_that_training_rows_lack() -> None:
+    features, corpus = fitted(SWAP, [0, 1])
+    assert features.standard is not None
+    known = features.transform(corpus.rows(np.array([3]))).toarray()[0, -features.standard.mean.size :]
+    alike = features.transform(corpus.rows(np.array([2]))).toarray()[0, -features.standard.mean.size :]
+    assert np.abs(known - alike).max() > 1
+
+
+def test_empty_pairs_have_finite_statistics() -> None:
+    assert np.isfinite(pair_statistics([[""], [""]], threads=1)[0]).all()

@@ -36,6 +36,10 @@ class LinearSettings(Choices):
     trees: int = Field(200, ge=1, le=100_000, description="boosting: rounds")
     leaves: int = Field(31, ge=2, le=131_072, description="boosting: leaves a tree")
     learning_rate: float = Field(0.1, gt=0, le=10, description="boosting: shrinkage")
+    both_orders: bool = Field(
+        True,
+        description="with task.swap: learn and score every row in both orders; false: its own order may say something",
+    )
 
     @model_validator(mode="after")
     def _some_features(self) -> LinearSettings:

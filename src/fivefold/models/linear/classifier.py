@@ -14,7 +14,7 @@ from fivefold.data.compose import Rows
 from fivefold.models.base import Cost, History, threads
 from fivefold.models.linear.features import Features, documents, stacked
 from fivefold.models.linear.ngrams import Analyzer, NGrams, read_ngrams
-from fivefold.models.linear.tfidf import Tfidf, TfidfSettings
+from fivefold.models.linear.tfidf import TfidfSettings
 from fivefold.objectives.weights import side_weights
 from fivefold.scores import Scores, both_orders
 from fivefold.task import FloatArray, Labels, Task, concatenate
@@ -80,10 +80,12 @@ class LinearClassifier:
         trees: int,
         leaves: int,
         learning_rate: float,
+        both_orders: bool,
         class_weights: Literal["none", "balanced"],
         weight_cap: float | None,
     ) -> None:
         self.task = task
+        self.both_orders = both_orders and task.swap is not None
         self.class_weights, self.weight_cap = class_weights, weight_cap
         blocks = [NGrams(tokens, *word_ngrams)] if word_ngrams else []
         blocks += [NGrams("char_wb", *char_ngrams)] if char_ngrams else []
@@ -104,8 +106,8 @@ class LinearClassifier:
         corpus = train.corpus
         characters = sum(len(text) for texts in corpus.fields.values() for text in texts)
         entries = characters * ENTRIES_PER_CHARACTER * len(train) / len(corpus)
-        if self.task.swap is not None:  # both orders, each with the features of both sides and their difference
-            entries *= 4
+        if self.task.swap is not None:  # the features of both sides and their difference
+            entries *= 4 if self.both_orders else 2
         seconds = characters * SECONDS_PER_CHARACTER + entries * -(-self.task.width // 16) * SECONDS_PER_ENTRY
         dense = entries / ENTRIES_PER_FEATURE * min(self.task.width, WIDEST_BLOCK) * 8
         return Cost(seconds, BASE_BYTES + characters * 8 + entries * 16 + dense)
@@ -116,16 +118,16 @@ class LinearClassifier:
         labels, weights = train.labels, train.weights
         sides = self._sides(labels)
         matrix = self.features.transform(train)
-        if self.task.swap is not None:
+        if self.both_orders:
             matrix = csr_array(vstack([matrix, self.features.transform_swapped(train)], format="csr"))
             labels, weights = concatenate([labels, labels.swapped()]), np.concatenate([weights, weights])
         figures = self.head.fit(matrix, labels, weights, sides)
         return History({"rows": float(len(train)), "features": float(matrix.shape[1]), **figures})
 
     def score(self, rows: Rows) -> Scores:
-        """Logits of `rows`; with a swap the mean over both orders, so that swapping a row swaps its scores."""
+        """Logits of `rows`; of pairs the mean over both orders, so that swapping a row swaps its scores."""
         logits = self.head.logits(self.features.transform(rows))
-        if self.task.swap is not None:
+        if self.both_orders:
             swapped = self.head.logits(self.features.transform_swapped(rows))
             logits = both_orders(self.task, logits, swapped)
         return Scores(self.task, rows.ids, logits)
@@ -142,13 +144,12 @@ class LinearClassifier:
 
     def save(self, folder: Path) -> None:
         """Write the vocabulary as safetensors and the head's files."""
-        assert self.features.tfidf is not None
-        save_file(self.features.tfidf.state(), folder / "tfidf.safetensors")
+        save_file(self.features.state(), folder / "tfidf.safetensors")
         self.head.save(folder)
 
     def load(self, folder: Path) -> None:
         """Become the model that `save` wrote."""
-        self.features.tfidf = Tfidf.from_state(load_file(folder / "tfidf.safetensors"))
+        self.features.restore(load_file(folder / "tfidf.safetensors"))
         self.head.load(folder)
 
     def _sides(self, labels: Labels) -> FloatArray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +13,11 @@ from scipy.sparse import csr_array, hstack
 from fivefold.data.compose import Corpus, Rows
 from fivefold.models.base import threads
 from fivefold.models.linear.ngrams import Counts, NGrams, count_known_ngrams, count_ngrams
+from fivefold.models.linear.pair_statistics import Standard, pair_statistics
 from fivefold.models.linear.tfidf import Tfidf, TfidfSettings, fit_tfidf, transform
-from fivefold.task import Swap
+from fivefold.task import FloatArray, Swap
 
 Fields = Mapping[str, Sequence[str]]
-
-STATISTIC_SCALE = 3.0
-"""Of the pair statistics beside TF-IDF rows of length one; on human preferences 1 lost .015 of log loss (LOG.md)."""
 
 
 @dataclass
@@ -27,7 +26,7 @@ class Features:
 
     Without a swap the text fields are joined into one document. With one, a row has up to three
     documents of a shared vocabulary: side A, side B, and the fields that don't trade places; its
-    features are those of each, the difference A - B, and `pair_statistics`.
+    features are those of each, the difference A - B, and `pair_statistics` of its fields.
 
     Parameters
     ----------
@@ -43,6 +42,7 @@ class Features:
     settings: TfidfSettings
     swap: Swap | None = None
     tfidf: Tfidf | None = None
+    standard: Standard | None = None
     counted: Corpus | None = field(default=None, repr=False)
 
     def fit(self, rows: Rows) -> None:
@@ -51,23 +51,42 @@ class Features:
         counts = self._shared_counts(rows.corpus)
         positions = self._positions(rows, counts)
         self.tfidf = fit_tfidf([counts], np.concatenate(positions), self.settings)
+        if self.swap is not None:
+            self.standard = Standard.of(np.concatenate(self._statistics(rows)))
 
     def transform(self, rows: Rows) -> csr_array:
         """float32 CSR (rows, features)."""
-        return self._join(self._weighted(rows))
+        if self.standard is None:
+            return self._weighted(rows)[0]
+        first, second, *shared = self._weighted(rows)
+        return _pair(first, second, shared, self.standard(self._statistics(rows)[0]))
 
     def transform_swapped(self, rows: Rows) -> csr_array:
-        """The features of `rows` with their sides exchanged."""
+        """The features of pairs with their sides exchanged."""
+        assert self.standard is not None
         first, second, *shared = self._weighted(rows)
-        return self._join([second, first, *shared])
+        return _pair(second, first, shared, self.standard(self._statistics(rows)[1]))
 
-    def _join(self, documents: list[csr_array]) -> csr_array:
-        if self.swap is None:
-            return documents[0]
-        first, second, *shared = documents
-        statistics = pair_statistics(first, second, *shared)
-        parts = [first, second, first - second, *shared, statistics]
-        return csr_array(hstack(parts, format="csr", dtype=np.float32))
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """What was learnt as arrays, for safetensors."""
+        assert self.tfidf is not None
+        return self.tfidf.state() | ({} if self.standard is None else self.standard.state())
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """The reverse of `state`."""
+        self.tfidf = Tfidf.from_state(state)
+        self.standard = None if self.swap is None else Standard.from_state(state)
+
+    def _statistics(self, rows: Rows) -> tuple[FloatArray, FloatArray]:
+        """`pair_statistics` of the rows; those of the corpus that was fitted on are shared by every fold."""
+        if rows.corpus is self.counted:
+            first, second = rows.corpus.once(f"statistics of {self.swap}", self._of_fields)
+            return first[rows.index], second[rows.index]
+        return self._of_fields({name: rows.texts(name) for name in rows.corpus.fields})
+
+    def _of_fields(self, fields: Fields) -> tuple[FloatArray, FloatArray]:
+        assert self.swap is not None
+        return pair_statistics([*sides(fields, self.swap), *shared_fields(fields, self.swap).values()], threads())
 
     def _weighted(self, rows: Rows) -> list[csr_array]:
         assert self.tfidf is not None
@@ -95,45 +114,27 @@ class Features:
         return [rows.index + start for start in range(0, counts.matrix.shape[0], size)]
 
 
-def pair_statistics(first: csr_array, second: csr_array, shared: csr_array | None = None) -> csr_array:
-    """What n-grams can't say of a pair: which side is longer, and which is nearer to what both share.
-
-    Parameters
-    ----------
-    first, second, shared
-        float32 (rows, features) with rows of length one a block; `shared` may be missing.
-
-    Returns
-    -------
-    float32 (rows, 4 or 6): difference and absolute difference of the sides' log lengths (in distinct
-    n-grams), the shorter log length, the sides' similarity, and difference and absolute difference of
-    their similarities to `shared`; times `STATISTIC_SCALE`.
-    """
-    lengths = [np.log1p(np.diff(side.indptr)) for side in (first, second)]
-    columns = [
-        lengths[0] - lengths[1],
-        np.abs(lengths[0] - lengths[1]),
-        np.minimum(*lengths),
-        similarity(first, second),
-    ]
-    if shared is not None:
-        nearer = similarity(first, shared) - similarity(second, shared)
-        columns += [nearer, np.abs(nearer)]
-    return csr_array(np.stack(columns, axis=1).astype(np.float32) * np.float32(STATISTIC_SCALE))
-
-
-def similarity(first: csr_array, second: csr_array) -> npt.NDArray[np.float32]:
-    """Dot product of each row with its counterpart, (rows,)."""
-    return np.asarray(first.multiply(second).sum(axis=1), dtype=np.float32).ravel()
+def _pair(first: csr_array, second: csr_array, shared: list[csr_array], statistics: csr_array) -> csr_array:
+    return csr_array(hstack([first, second, first - second, *shared, statistics], format="csr", dtype=np.float32))
 
 
 def documents(fields: Fields, swap: Swap | None) -> list[list[str]]:
     """The documents of each row: one, or side A, side B and, if any field is left, what both share."""
     if swap is None:
         return [joined(fields, list(fields))]
-    sides = [[pair[side] for pair in swap.fields] for side in (0, 1)]
-    shared = [name for name in fields if not any(name in side for side in sides)]
-    return [joined(fields, names) for names in (*sides, *([shared] if shared else []))]
+    shared = shared_fields(fields, swap)
+    return [*sides(fields, swap), *([joined(fields, list(shared))] if shared else [])]
+
+
+def sides(fields: Fields, swap: Swap) -> list[list[str]]:
+    """Side A and side B of each row."""
+    return [joined(fields, [pair[side] for pair in swap.fields]) for side in (0, 1)]
+
+
+def shared_fields(fields: Fields, swap: Swap) -> dict[str, Sequence[str]]:
+    """The fields that don't trade places."""
+    traded = {name for pair in swap.fields for name in pair}
+    return {name: texts for name, texts in fields.items() if name not in traded}
 
 
 def joined(fields: Fields, names: Sequence[str]) -> list[str]:

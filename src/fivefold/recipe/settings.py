@@ -72,7 +72,11 @@ class SwapSettings(Settings):
     fields: list[tuple[str, str]] = Field(min_length=1, description="pairs of text columns that trade places")
     target: str = Field(description="the categorical whose classes follow")
     classes: dict[str, str] = Field(
-        min_length=1, description="class to class, both ways; those left out stay themselves"
+        min_length=1,
+        description="class to class, both ways, that by which the first field wins first; those left out stay as they are",
+    )
+    rules: bool = Field(
+        True, description="pairs that are the same, or have an empty side, get the rates of such training rows"
     )
 
     @field_validator("fields")

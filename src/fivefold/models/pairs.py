@@ -67,7 +67,8 @@ def outcomes_of(task: Task) -> Outcomes:
 def class_order(task: Task) -> Places:
     """The swapped target's classes of a swapped row, in the order of its own, (classes,)."""
     block = task.slices[swap_of(task).target]
-    return task.swap_order[block] - block.start
+    order: Places = task.swap_order[block] - block.start
+    return order
 
 
 def kinds_of(rows: Rows, swap: Swap) -> npt.NDArray[np.int8]:

@@ -171,5 +171,6 @@ def _posterior(task: Task, kind: int, counts: Rates) -> Rates:
     """Rates after `counts`, (classes,), on top of the prior's one row."""
     wins = winners(task)
     shares = np.array([PRIOR[kind][winner] / np.count_nonzero(wins == winner) for winner in wins.tolist()])
-    posterior: Rates = counts + shares / shares.sum()
-    return posterior / posterior.sum()
+    mass = counts + shares / shares.sum()
+    posterior: Rates = mass / mass.sum()
+    return posterior

@@ -106,6 +106,7 @@ def test_the_tokenizer_s_own_truncation_does_not_disturb_its_template():
     tokenizer.backend_tokenizer.enable_truncation(3)
     tokenizer.backend_tokenizer.enable_padding(length=20)
     assert learn_template(tokenizer) == Template((0,), (1,), (1,), 1)
+    assert written_template("say {a}", tokenizer, ["a"])[0].overhead(1) == 2 + len("say ")
     assert tokenizer.backend_tokenizer.truncation["max_length"] == 3
 
 

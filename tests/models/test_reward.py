@@ -189,15 +189,22 @@ def test_soft_labels_train_the_band(tokenizer_folder: Path) -> None:
 def test_each_side_is_read_alone_in_the_first_ones_place(decoder_folder: Path) -> None:
     frame = comparisons(6).with_columns(a=pl.lit("one two three"), b=pl.lit("four five six seven"))
     task, corpus = corpus_of(frame)
-    model = decoder(decoder_folder, template="Q: {prompt}! A: {a}?", field_words={"a": 2, "b": 3})
+    model = decoder(decoder_folder, template="Q: {prompt}! A: {a}?", field_words={"a": 3, "b": 3})
     inputs = made(task, model).sequences(corpus).inputs
     tokenizer = made(task, model).tokenizer
     said = [tokenizer.decode(inputs.tokens.row(i)) for i in range(2)]
-    assert said == ["<s>Q: what now! A: one two?", "<s>Q: what now! A: four five six?"]
+    assert said == ["<s>Q: what now! A: one two three?", "<s>Q: what now! A: four five six?"]
     assert inputs.owner.tolist() == np.repeat(np.arange(6), 2).tolist()
     assert list(inputs.fields) == ["prompt", "a", "b"]
-    assert inputs.fields["prompt"].truncated == 0
+    assert inputs.fields["prompt"].truncated == inputs.fields["a"].truncated == 0
     assert inputs.fields["b"].lost == pytest.approx(1 - len("four five six") / len("four five six seven"), abs=0.1)
+
+
+def test_heads_that_read_otherwise_share_a_corpus(tokenizer_folder: Path) -> None:
+    task, corpus = corpus_of(comparisons(24))
+    reward, linear = made(task, encoder(tokenizer_folder)), made(task, encoder(tokenizer_folder, head="linear"))
+    assert reward.sequences(corpus).rows == 24
+    assert linear.sequences(corpus).rows == 48, "in both orders"
 
 
 @pytest.mark.parametrize(
@@ -242,3 +249,5 @@ def test_a_template_of_both_sides_is_refused(tokenizer_folder: Path) -> None:
         made(task, encoder(tokenizer_folder, template="{prompt} {a} {b}")).sequences(corpus)
     with pytest.raises(RecipeError, match="field_words names"):
         made(task, encoder(tokenizer_folder, field_words={"c": 3})).sequences(corpus)
+    with pytest.raises(RecipeError, match="field_tokens doesn't cut a and b alike"):
+        made(task, encoder(tokenizer_folder, field_tokens={"a": 3, "b": 4})).sequences(corpus)

@@ -138,7 +138,7 @@ def test_the_model_learns_from_the_other_rows_and_speaks_of_them() -> None:
     history = classifier.fit(rows, rows)
     assert (inner.shown, inner.followed) == (2, 2)
     assert history.figures == {"rows": 2.0, "ruled_rows": 6.0}
-    assert history.remarks[0].startswith("Rules: 6 training rows (75.0%)")
+    assert history.remarks[0].startswith("Rules: 6 rows (75.0%)")
     assert classifier.explain(rows, 3) == inner.explain(rows, 3)
     probabilities = np.exp(classifier.score(rows).logits)
     np.testing.assert_allclose(probabilities[[0, 7]], np.exp(-1), rtol=1e-6)

@@ -131,9 +131,10 @@ class RuledClassifier:
         ruled = len(train) - len(rest)
         if not ruled:
             return history
+        everywhere = self.rules.decided(train.corpus.rows())
         remark = (
-            f"Rules: {counted(ruled, 'training row')} ({ruled / len(train):.1%}) with identical answers, or an empty "
-            "one, gave the rates of such rows; the model learnt from the others."
+            f"Rules: {counted(int(everywhere.sum()), 'row')} ({everywhere.mean():.1%}) with identical answers, or an "
+            "empty one, have the rates of such training rows; the model learns from the others."
         )
         return History({**history.figures, "ruled_rows": float(ruled)}, (*history.remarks, remark))
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from fivefold.errors import RecipeError
 from fivefold.models.backbones.architectures import PositionLimit
 from fivefold.models.networks.reading import Reading
 from fivefold.task import IntArray, Swap
@@ -25,10 +26,12 @@ def read_sides(
     Raises
     ------
     RecipeError
-        As `Reading.inputs`.
+        As `Reading.inputs`, or if the sides have other budgets, as swapping them would then change what is read.
     """
     reading.check(list(texts), limit)
     partner = dict(swap.fields)
+    for key, budgets in (("field_tokens", reading.field_tokens), ("field_words", reading.field_words)):
+        _check_alike(key, budgets, partner)
     seconds = set(partner.values())
     own = {name: name for name in texts if name not in seconds}
     others = {name: partner.get(name, name) for name in own}
@@ -44,10 +47,20 @@ def _read_side(
     lead: IntArray,
 ) -> Inputs:
     """One side; `columns` says which text column stands in the place of each field."""
-
-    def budgets(whole: Mapping[str, int]) -> dict[str, int]:
-        return {name: whole[column] for name, column in columns.items() if column in whole}
-
-    side = replace(reading, field_tokens=budgets(reading.field_tokens), field_words=budgets(reading.field_words))
+    side = replace(
+        reading,
+        field_tokens={name: most for name, most in reading.field_tokens.items() if name in columns},
+        field_words={name: most for name, most in reading.field_words.items() if name in columns},
+    )
     inputs = side.inputs({name: texts[column] for name, column in columns.items()}, tokenizer, limit, lead)
     return replace(inputs, fields={columns[name]: covered for name, covered in inputs.fields.items()})
+
+
+def _check_alike(key: str, budgets: Mapping[str, int], partner: Mapping[str, str]) -> None:
+    uneven = [pair for pair in partner.items() if budgets.get(pair[0]) != budgets.get(pair[1])]
+    if uneven:
+        raise RecipeError(
+            f"model.head 'reward' reads both sides alike, and model.{key} doesn't cut {' and '.join(uneven[0])} alike.",
+            got=", ".join(f"{name}: {budgets.get(name, 'none')}" for name in uneven[0]),
+            next_step="give both the same",
+        )

@@ -141,7 +141,7 @@ def test_lines_cut_a_long_text_into_several_inputs() -> None:
         [CLS, word + 6, SEP],
     ]
     assert len(rows) == 4  # what is empty or unknown holds nothing to guess
-    assert found.truncated == 0
+    assert found.coverage.truncated == 0
 
 
 def test_blocks_hold_all_texts_with_separators_between() -> None:

@@ -106,6 +106,7 @@ def test_the_tokenizer_s_own_truncation_does_not_disturb_its_template():
     tokenizer.backend_tokenizer.enable_truncation(3)
     tokenizer.backend_tokenizer.enable_padding(length=20)
     assert learn_template(tokenizer) == Template((0,), (1,), (1,), 1)
+    assert written_template("say {a}", tokenizer, ["a"])[0].overhead(1) == 2 + len("say ")
     assert tokenizer.backend_tokenizer.truncation["max_length"] == 3
 
 
@@ -128,7 +129,7 @@ def test_a_written_template_is_the_text_around_the_fields():
     fields = {"b": tokens_of([[5, 6, 7]]), "a": tokens_of([[8, 9]])}
     inputs = joined(fields, template, Truncation(64))
     assert inputs.tokens.ids.tolist() == [0, *first, 5, 6, 7, *gap, 8, 9, *last, 1]
-    assert joined(fields, template, Truncation(template.overhead(2) + 2)).kept.tolist() == [2]
+    assert joined(fields, template, Truncation(template.overhead(2) + 2)).coverage.kept.tolist() == [2]
 
 
 def test_windows_of_a_written_template_cover_what_they_say():
@@ -136,8 +137,8 @@ def test_windows_of_a_written_template_cover_what_they_say():
     fields = {name: tokens_of([list(range(start, start + 7))]) for name, start in (("a", 10), ("b", 20), ("c", 30))}
     whole = windowed(fields, template, 40, 0)
     assert whole.tokens.ids.tolist() == [90, *range(10, 17), 93, 94, 95, *range(20, 27), *range(30, 37), 92]
-    assert windowed(fields, template, 12, 0, max_windows=1).kept.tolist() == [7]
-    assert windowed(fields, template, 14, 0, max_windows=1).kept.tolist() == [9]
+    assert windowed(fields, template, 12, 0, max_windows=1).coverage.kept.tolist() == [7]
+    assert windowed(fields, template, 14, 0, max_windows=1).coverage.kept.tolist() == [9]
 
 
 @pytest.mark.parametrize(
@@ -172,7 +173,7 @@ def test_inputs_of_minilm_are_what_its_own_tokenizer_makes():
 def test_methods_of_truncation(method: Literal["head", "tail", "head_tail"], kept: list[int]):
     inputs = joined({"a": tokens_of(numbered(10, 3))}, BERT, Truncation(6, method, head_share=0.25))
     assert sequences(inputs) == [[101, *kept, 103], [101, 11, 12, 13, 103]]
-    assert (inputs.truncated, inputs.lost) == (1, pytest.approx(6 / 13))
+    assert (inputs.coverage.truncated, inputs.coverage.lost) == (1, pytest.approx(6 / 13))
 
 
 def test_the_longest_field_is_trimmed_first():
@@ -245,8 +246,8 @@ def test_truncation_keeps_budgets_and_ends_and_invents_nothing(
                 assert sum(b != a + 1 for a, b in pairwise(kept)) <= 1, "one gap at most"
     content = sum(len(text) for texts in fields.values() for text in texts)
     kept_tokens = sum(token >= 1000 for sequence in sequences(inputs) for token in sequence)
-    assert int(inputs.content.sum()) == content
-    assert inputs.lost == pytest.approx(1 - kept_tokens / content if content else 0)
+    assert int(inputs.coverage.content.sum()) == content
+    assert inputs.coverage.lost == pytest.approx(1 - kept_tokens / content if content else 0)
 
 
 # Layouts
@@ -270,7 +271,7 @@ def test_separate_fields_are_parts():
     assert inputs.owner.tolist() == [0, 0, 1, 1]
     assert inputs.lengths.tolist() == [3, 5]
     assert inputs.counts.tolist() == [2, 2]
-    assert (inputs.truncated, inputs.lost) == (1, pytest.approx(1 / 6))
+    assert (inputs.coverage.truncated, inputs.coverage.lost) == (1, pytest.approx(1 / 6))
 
 
 def test_windows_overlap_and_reach_the_end():
@@ -284,7 +285,7 @@ def test_windows_overlap_and_reach_the_end():
     ]
     assert inputs.part.tolist() == [0, 0, 0, 1, 2]
     assert inputs.owner.tolist() == [0, 1, 2]
-    assert inputs.truncated == 0
+    assert inputs.coverage.truncated == 0
 
 
 def test_windows_of_joined_fields_know_their_types():
@@ -324,8 +325,8 @@ def test_windows_are_cuts_of_the_text(fields: dict[str, Rows], overlap: int, str
         mine = [found[place] for place in np.flatnonzero(inputs.owner[inputs.part] == row)]
         assert mine == [[101, *text[start : start + window], 103] for start in starts[:most]]
         kept += len({token for sequence in mine for token in sequence if token >= 1000})
-    assert int(inputs.kept.sum()) == kept
-    assert int(inputs.content.sum()) == sum(len(text) for texts in fields.values() for text in texts)
+    assert int(inputs.coverage.kept.sum()) == kept
+    assert int(inputs.coverage.content.sum()) == sum(len(text) for texts in fields.values() for text in texts)
 
 
 def test_blocks_of_sequences_do_not_show(monkeypatch: pytest.MonkeyPatch):

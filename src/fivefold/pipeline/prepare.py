@@ -24,6 +24,7 @@ from fivefold.data.labels import learn_task
 from fivefold.data.layout import Layout, learn_layout, normalise
 from fivefold.data.load import content_hash, read_table
 from fivefold.errors import LabelError, RecipeError
+from fivefold.models.pairs import outcomes_of
 from fivefold.objectives.weights import check_heads
 from fivefold.pipeline.decide import headline_metric
 from fivefold.pipeline.store import Store
@@ -106,6 +107,8 @@ def prepare(recipe: Recipe, data: Any = None, test: Any = None) -> Prepared:
     check_swap(task, whole.data.text)
     for single in single_recipes(whole):
         check_heads(task, single.objective.head_weights)
+        if getattr(single.model, "head", None) == "reward":
+            outcomes_of(task)
     source = whole.data
     corpus = build_corpus(
         frame,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from fivefold.errors import DataError
 from fivefold.evaluation.summary import Evaluation
 from fivefold.models.base import Classifier
 from fivefold.models.families import maker
+from fivefold.models.rules import ruled
 from fivefold.pipeline.decide import OutOfFold, headline_metric, load_evaluation, load_rule
 from fivefold.pipeline.prepare import read_source
 from fivefold.pipeline.store import Store, read_json, reading
@@ -237,7 +238,9 @@ def classifier_maker(recipe: Recipe, task: Task, backbone: Path | None = None) -
         settings["metric"] = headline_metric(recipe.decision, task)
         settings["objective"] = recipe.objective.model_dump()
         settings["training"] = recipe.training.model_dump()
-    return maker(task, recipe.model.family, recipe.seed, settings)
+    make = maker(task, recipe.model.family, recipe.seed, settings)
+    swap = recipe.task.swap
+    return make if swap is None or not swap.rules else partial(ruled, make, task)
 
 
 def load(folder: str | Path) -> Run:

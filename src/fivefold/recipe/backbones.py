@@ -13,6 +13,7 @@ PROMPT_KEYS = ("prompt", "prompt_labels", "yes", "no")
 WINDOW_KEYS = ("window_tokens", "window_overlap", "max_windows")
 ENCODER_DEFAULT = "sentence-transformers/all-MiniLM-L6-v2"
 QUANTISED = ("nf4", "int8")
+REWARD = "reward: of pairs, each answer read alone and the two rewards compared"
 
 
 class BackboneSettings(Choices):
@@ -45,6 +46,9 @@ class BackboneSettings(Choices):
     head_share: float = Field(0.5, gt=0, lt=1, description="head_tail: share of what is kept that is the head")
     field_tokens: dict[str, Annotated[int, Field(ge=0)]] = Field(
         {}, description="text column: its tokens at most; those left out share what remains"
+    )
+    field_words: dict[str, Annotated[int, Field(ge=0)]] = Field(
+        {}, description="text column: its words at most, cut first and as `truncation` says; a word has no white space"
     )
     windows: Literal["none", "mean", "max", "attention"] = Field(
         "none", description="read a long text in windows, and how their vectors become one"
@@ -89,9 +93,10 @@ class EncoderSettings(BackboneSettings):
     pooling: Literal["cls", "mean", "max", "attention"] = Field(
         "mean", description="how a sequence's vectors become one"
     )
-    head: Literal["linear", "mlp", "prompted"] = Field(
+    head: Literal["linear", "mlp", "prompted", "reward"] = Field(
         "linear",
-        description="linear or one hidden layer; prompted: a masked yes/no slot a label, read by the masked-LM head",
+        description="linear or one hidden layer; prompted: a masked yes/no slot a label, read by the masked-LM head; "
+        f"{REWARD}",
     )
     attention: Literal["auto", "sparse", "full"] = Field(
         "auto", description="BigBird's attention; auto: sparse where inputs are long enough for it"
@@ -108,9 +113,8 @@ class EncoderSettings(BackboneSettings):
     @property
     def idle(self) -> Mapping[str, tuple[str, ...]]:
         """Keys that the other choices don't read."""
-        prompted = self.head == "prompted"
-        unread = ("pooling", "head_dropout", "windows") if prompted else PROMPT_KEYS
-        return {**super().idle, f"head '{self.head}'": unread}
+        unread = {"prompted": ("pooling", "head_dropout", "windows"), "reward": (*PROMPT_KEYS, "fields")}
+        return {**super().idle, f"head '{self.head}'": unread.get(self.head, PROMPT_KEYS)}
 
     @model_validator(mode="after")
     def _prompt_whole(self) -> EncoderSettings:
@@ -143,13 +147,18 @@ class DecoderSettings(BackboneSettings):
     pooling: Literal["last", "mean", "max", "attention"] = Field(
         "last", description="how a sequence's vectors become one; last: that of the last token"
     )
-    head: Literal["linear", "mlp"] = Field("linear", description="linear or one hidden layer")
+    head: Literal["linear", "mlp", "reward"] = Field("linear", description=f"linear or one hidden layer; {REWARD}")
     weights: Literal["auto", "fp32", "bf16", "fp16", "nf4", "int8"] = Field(
         "auto",
         description="how the backbone is held; auto: fp32 where it is trained itself, else as the device computes; "
         "nf4 and int8: quantised, which with an adapter is QLoRA",
     )
     adapter: AdapterSettings | None = Field(None, description="LoRA; none: the backbone itself is trained")
+
+    @property
+    def idle(self) -> Mapping[str, tuple[str, ...]]:
+        """Keys that the other choices don't read."""
+        return {**super().idle, f"head '{self.head}'": ("fields",) if self.head == "reward" else ()}
 
     @model_validator(mode="after")
     def _source_named(self) -> DecoderSettings:

@@ -72,7 +72,11 @@ class SwapSettings(Settings):
     fields: list[tuple[str, str]] = Field(min_length=1, description="pairs of text columns that trade places")
     target: str = Field(description="the categorical whose classes follow")
     classes: dict[str, str] = Field(
-        min_length=1, description="class to class, both ways; those left out stay themselves"
+        min_length=1,
+        description="class to class, both ways, first that by which the first field wins; those left out stay",
+    )
+    rules: bool = Field(
+        True, description="pairs that are the same, or have an empty side, get the rates of such training rows"
     )
 
     @field_validator("fields")
@@ -232,6 +236,19 @@ class Recipe(Settings):
         changed = [f"training.{key}" for key in keys if getattr(self.training, key) != fields[key].default]
         if changed:
             raise ValueError(f"model.unfrozen_layers 0 doesn't use {', '.join(changed)}")
+        return self
+
+    @model_validator(mode="after")
+    def _rewards_compare_pairs(self) -> Recipe:
+        """A reward head needs pairs, which it reads in no order."""
+        if getattr(self.model, "head", None) != "reward" or self.ensemble is not None:
+            return self
+        if self.task.named and (self.task.swap is None or list(self.task.named) != [self.task.swap.target]):
+            raise ValueError("model.head 'reward' compares two answers: it needs task.swap, and no target but its own")
+        keys = ("swapped_training", "swapped_scoring")
+        changed = [f"training.{key}" for key in keys if self.training is not None and not getattr(self.training, key)]
+        if changed:
+            raise ValueError(f"model.head 'reward' doesn't use {', '.join(changed)}: it reads each answer alone")
         return self
 
     @model_validator(mode="after")

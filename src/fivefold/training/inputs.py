@@ -18,6 +18,7 @@ from fivefold.training.templates import Template, Truncation, learn_template, ro
 from fivefold.training.tokens import IndexArray, Tokens, spans, starts_of
 
 __all__ = [
+    "Coverage",
     "Inputs",
     "Template",
     "Truncation",
@@ -34,6 +35,34 @@ NO_LEAD: IntArray = np.zeros(0, dtype=np.int32)
 
 
 @dataclass(frozen=True)
+class Coverage:
+    """How much of some texts is read.
+
+    Parameters
+    ----------
+    content, kept
+        int64 (rows,): tokens that each text has, and those that are read.
+    """
+
+    content: IndexArray
+    kept: IndexArray
+
+    @property
+    def truncated(self) -> int:
+        """Texts that lost tokens."""
+        return int((self.kept < self.content).sum())
+
+    @property
+    def lost(self) -> float:
+        """Share of all tokens that is not read."""
+        return float(1 - self.kept.sum() / max(int(self.content.sum()), 1)) if self.truncated else 0.0
+
+    def first(self, rows: int) -> Coverage:
+        """That of the first rows."""
+        return Coverage(self.content[:rows], self.kept[:rows])
+
+
+@dataclass(frozen=True)
 class Inputs:
     """What a backbone reads of many rows: a row has parts (its fields), a part has sequences (its windows).
 
@@ -47,31 +76,25 @@ class Inputs:
         int64 (sequences,), sorted: the part of each sequence.
     owner
         int64 (parts,), sorted: the row of each part.
-    content, kept
-        int64 (rows,): content tokens that each row's text has, and that its sequences hold.
+    fields
+        Field name to how much of it the sequences hold, what is read twice counted twice.
     """
 
     tokens: Tokens
     types: TypeArray
     part: IndexArray
     owner: IndexArray
-    content: IndexArray
-    kept: IndexArray
+    fields: Mapping[str, Coverage]
 
     @property
     def rows(self) -> int:
         """How many rows there are."""
-        return len(self.content)
+        return len(next(iter(self.fields.values())).content)
 
-    @property
-    def truncated(self) -> int:
-        """Rows that lost tokens."""
-        return int((self.kept < self.content).sum())
-
-    @property
-    def lost(self) -> float:
-        """Share of all content tokens that no sequence holds."""
-        return float(1 - self.kept.sum() / max(int(self.content.sum()), 1)) if self.truncated else 0.0
+    @cached_property
+    def coverage(self) -> Coverage:
+        """How much the sequences hold of all fields together."""
+        return _together(list(self.fields.values()))
 
     @cached_property
     def counts(self) -> IndexArray:
@@ -172,7 +195,8 @@ def joined(
         pieces += [Piece(tokens.ids, _kind(position, template), tokens.starts[1:] - tails, tails)]
     pieces.append(whole(template.suffix, _kind(len(fields) - 1, template), rows))
     ids, types = assembled(pieces)
-    return Inputs(ids, types, np.arange(rows), np.arange(rows), _total(lengths), _total(kept))
+    fields_read = {name: Coverage(lengths[name], kept[name]) for name in fields}
+    return Inputs(ids, types, np.arange(rows), np.arange(rows), fields_read)
 
 
 def separate(
@@ -222,8 +246,8 @@ def windowed(
         ]
     )
     lengths = {name: tokens.lengths for name, tokens in fields.items()}
-    kept = _covered(lengths, [len(gap) for gap in template.between(len(fields))], counts * stride + overlap)
-    return Inputs(ids, types, part, np.arange(len(stream)), _total(lengths), kept)
+    gaps = [len(gap) for gap in template.between(len(fields))]
+    return Inputs(ids, types, part, np.arange(len(stream)), _covered(lengths, gaps, counts * stride + overlap))
 
 
 def separately_windowed(
@@ -241,6 +265,7 @@ def separately_windowed(
 
 def merged(several: Sequence[Inputs]) -> Inputs:
     """One row's parts in each of several inputs as the parts of one row, in that order."""
+    names = dict.fromkeys(name for inputs in several for name in inputs.fields)
     owner = np.concatenate([inputs.owner for inputs in several])
     parts = starts_of(np.array([len(inputs.owner) for inputs in several]))
     part = np.concatenate([inputs.part + first for inputs, first in zip(several, parts[:-1], strict=True)])
@@ -254,8 +279,7 @@ def merged(several: Sequence[Inputs]) -> Inputs:
         np.concatenate([inputs.types for inputs in several])[index],
         rank[part[order]],
         owner[part_order],
-        np.sum([inputs.content for inputs in several], axis=0),
-        np.sum([inputs.kept for inputs in several], axis=0),
+        {name: _together([inputs.fields[name] for inputs in several if name in inputs.fields]) for name in names},
     )
 
 
@@ -278,13 +302,13 @@ def _suffix(template: Template, kinds: TypeArray, begins: IndexArray, ends: Inde
     return Piece(source, types, second * width, np.full(len(begins), width))
 
 
-def _covered(lengths: Mapping[str, IndexArray], gaps: Sequence[int], end: IndexArray) -> IndexArray:
-    """Content tokens before the place `end` of each row's stream, (rows,)."""
-    kept, begin = np.zeros_like(end), np.zeros_like(end)
-    for count, gap in zip(lengths.values(), [*gaps, 0], strict=True):
-        kept += np.clip(end - begin, 0, count)
+def _covered(lengths: Mapping[str, IndexArray], gaps: Sequence[int], end: IndexArray) -> dict[str, Coverage]:
+    """How much of each field stands before the place `end` of each row's stream, (rows,)."""
+    covered, begin = {}, np.zeros_like(end)
+    for (name, count), gap in zip(lengths.items(), [*gaps, 0], strict=True):
+        covered[name] = Coverage(count, np.clip(end - begin, 0, count))
         begin += count + gap
-    return kept
+    return covered
 
 
 def _kind(position: int, template: Template) -> int:
@@ -295,6 +319,7 @@ def _rows(fields: Mapping[str, Tokens]) -> int:
     return len(next(iter(fields.values())))
 
 
-def _total(lengths: Mapping[str, IndexArray]) -> IndexArray:
-    total: IndexArray = np.stack(list(lengths.values())).sum(axis=0)
-    return total
+def _together(several: Sequence[Coverage]) -> Coverage:
+    """That of several texts a row."""
+    content, kept = (np.stack([getattr(each, name) for each in several]).sum(axis=0) for name in ("content", "kept"))
+    return Coverage(content, kept)

@@ -63,6 +63,14 @@ class Tokens:
         return Tokens(self.ids[spans(starts, lengths)], starts_of(lengths))
 
 
+def replaced(tokens: Tokens, index: npt.NDArray[Any], others: Tokens) -> Tokens:
+    """The rows at the positions `index`, (others,), exchanged for others."""
+    pool = Tokens(np.concatenate([tokens.ids, others.ids]), starts_of(np.concatenate([tokens.lengths, others.lengths])))
+    order = np.arange(len(tokens))
+    order[index] = len(tokens) + np.arange(len(others))
+    return pool.take(order)
+
+
 def starts_of(lengths: npt.NDArray[Any]) -> IndexArray:
     """Where each of the rows of these lengths starts, and where the last one ends: int64 (rows + 1,)."""
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])

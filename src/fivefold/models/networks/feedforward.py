@@ -139,7 +139,7 @@ class FeedForwardClassifier(Network):
 
     def remarks(self, corpus: Corpus) -> tuple[str, ...]:
         """How much was truncated."""
-        return truncation_remarks(self.sequences(corpus).inputs)
+        return truncation_remarks(self.sequences(corpus).inputs, len(corpus))
 
     def save(self, folder: Path) -> None:
         """Write the net as safetensors, and the vocabulary."""

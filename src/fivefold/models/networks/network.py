@@ -32,7 +32,7 @@ from fivefold.scores import Scores, both_orders
 from fivefold.task import Labels, Swap, Task, concatenate
 from fivefold.training import loop
 from fivefold.training.batches import padding_share
-from fivefold.training.inputs import Inputs
+from fivefold.training.inputs import Coverage, Inputs
 from fivefold.training.optim import Group, layer_groups
 from fivefold.training.plan import Optimisation
 from fivefold.training.precision import SCORING_TOKENS, TRAINING_TOKENS, choose_precision, default_device
@@ -178,6 +178,7 @@ class Network(ABC):
             "training_seconds": outcome.seconds,
             "tokens_per_second": passed / max(outcome.seconds, 1e-9),
             "padding_share": padding_of(trainee),
+            **truncation_figures(self.sequences(train.corpus).inputs, len(train.corpus)),
         }
         return History(figures, (*self.remarks(train.corpus), *self._choice_remarks(), *outcome.remarks))
 
@@ -289,14 +290,33 @@ def read_both_ways(fields: Columns, swap: Swap | None) -> dict[str, list[str]]:
     return {name: [*texts, *fields[partner.get(name, name)]] for name, texts in fields.items()}
 
 
-def truncation_remarks(inputs: Inputs) -> tuple[str, ...]:
-    """The share of text that no sequence holds, if any."""
-    if not inputs.truncated:
+def truncation_remarks(inputs: Inputs, rows: int) -> tuple[str, ...]:
+    """The share of text that no sequence holds, if any; of the first `rows`, as others are the same texts swapped."""
+    whole = inputs.coverage.first(rows)
+    if not whole.truncated:
         return ()
+    shares = {name: each for name, each in _shortened(inputs, rows).items() if len(inputs.fields) > 1}
+    by_field = "; ".join(f"{n}: {c.truncated / rows:.1%} of rows, {c.lost:.1%} of tokens" for n, c in shares.items())
     return (
-        f"Truncated: {inputs.truncated / inputs.rows:.1%} of the rows are longer than the model reads; "
-        f"{inputs.lost:.1%} of all tokens are left out.",
+        f"Truncated: {whole.truncated / rows:.1%} of the rows are longer than the model reads; "
+        f"{whole.lost:.1%} of all tokens are left out{f' ({by_field})' if by_field else ''}.",
     )
+
+
+def truncation_figures(inputs: Inputs, rows: int) -> dict[str, float]:
+    """What `truncation_remarks` says, as shares by name; none where all is read."""
+    several = _shortened(inputs, rows) if len(inputs.fields) > 1 else {}
+    covered = {f" of {name}": each for name, each in several.items()}
+    whole = inputs.coverage.first(rows)
+    covered |= {"": whole} if whole.truncated else {}
+    shares = {f"truncated_rows{name}": each.truncated / rows for name, each in covered.items()}
+    return shares | {f"truncated_tokens{name}": each.lost for name, each in covered.items()}
+
+
+def _shortened(inputs: Inputs, rows: int) -> dict[str, Coverage]:
+    """The fields that lost tokens in the first rows."""
+    covered = {name: each.first(rows) for name, each in inputs.fields.items()}
+    return {name: each for name, each in covered.items() if each.truncated}
 
 
 def weights_of(module: nn.Module) -> dict[str, Tensor]:

@@ -1,9 +1,9 @@
-"""How an encoder reads the fields of a row: joined, alone or in windows, and which tokens it leaves out."""
+"""How a backbone reads the fields of a row: joined, alone or in windows, and which tokens it leaves out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from fivefold.training.cache import cache_folder
 from fivefold.training.inputs import (
     NO_LEAD,
     Inputs,
+    Template,
     Truncation,
     joined,
     learn_template,
@@ -24,7 +25,8 @@ from fivefold.training.inputs import (
     windowed,
     written_template,
 )
-from fivefold.training.tokens import Tokens, spans, starts_of, tokenise
+from fivefold.training.tokens import Tokens, replaced, spans, starts_of, tokenise
+from fivefold.training.words import shortened
 
 WORTH_KEEPING = 200_000
 """Characters of text from which on their ids are kept in the cache: below, they are read in a tenth of a second."""
@@ -60,6 +62,8 @@ class Reading:
         Tokens of a sequence at most; None: the backbone's limit.
     template
         Words around the fields, see `written_template`; None: the tokenizer's separators.
+    field_words
+        Field name to its words at most, which are cut before anything else.
     """
 
     fields: Fields
@@ -69,6 +73,7 @@ class Reading:
     field_tokens: Mapping[str, int] = field(default_factory=dict)
     windows: Windows | None = None
     template: str | None = None
+    field_words: Mapping[str, int] = field(default_factory=dict)
 
     def inputs(
         self, texts: Mapping[str, Sequence[str]], tokenizer: Any, limit: PositionLimit, lead: IntArray = NO_LEAD
@@ -80,28 +85,53 @@ class Reading:
         RecipeError
             If a key names a field that isn't there, has nothing to merge, or asks for more than the backbone reads.
         """
-        self._check(list(texts), limit)
+        self.check(list(texts), limit)
         template, order = learn_template(tokenizer), tuple(texts)
         if self.template is not None:
             template, order = written_template(self.template, tokenizer, order)
-        tokens = {name: tokenise(texts[name], tokenizer, cache_for(texts[name])) for name in order}
-        if self.windows is not None:
-            read = windowed if self.fields == "joined" else separately_windowed
-            cut = {name: trimmed(column, self.field_tokens.get(name)) for name, column in tokens.items()}
-            return read(cut, template, self.windows.tokens, self.windows.overlap, self.windows.most, lead)
-        kept = Truncation(self.max_tokens or limit.tokens, self.truncation, self.head_share, self.field_tokens)
-        return (joined if self.fields == "joined" else separate)(tokens, template, kept, lead)
+        whole = {name: _tokenised(texts[name], tokenizer) for name in order}
+        ends = Truncation(self.max_tokens or limit.tokens, self.truncation, self.head_share, self.field_tokens)
+        tokens = {name: self._bounded(name, texts[name], whole[name], ends, tokenizer) for name in order}
+        read = self._read(tokens, template, ends, lead)
+        covered = {name: replace(each, content=whole[name].lengths) for name, each in read.fields.items()}
+        return replace(read, fields=covered)
 
-    def _check(self, names: Sequence[str], limit: PositionLimit) -> None:
+    def _bounded(self, name: str, texts: Sequence[str], whole: Tokens, ends: Truncation, tokenizer: Any) -> Tokens:
+        """The ids of a field, without those of the words beyond its budget."""
+        if name not in self.field_words:
+            return whole
+        most = self.field_words[name]
+        first = int(ends.heads(np.array([most]))[0])
+        short = {row: shortened(text, first, most - first) for row, text in enumerate(texts)}
+        cut = {row: text for row, text in short.items() if text != texts[row]}
+        if not cut:
+            return whole
+        return replaced(whole, np.array(list(cut), dtype=np.int64), _tokenised(list(cut.values()), tokenizer))
+
+    def _read(self, tokens: Mapping[str, Tokens], template: Template, ends: Truncation, lead: IntArray) -> Inputs:
+        """In windows, or cut to one sequence."""
+        if self.windows is None:
+            return (joined if self.fields == "joined" else separate)(tokens, template, ends, lead)
+        read = windowed if self.fields == "joined" else separately_windowed
+        cut = {name: trimmed(column, self.field_tokens.get(name)) for name, column in tokens.items()}
+        return read(cut, template, self.windows.tokens, self.windows.overlap, self.windows.most, lead)
+
+    def check(self, names: Sequence[str], limit: PositionLimit) -> None:
+        """Refuse keys that these fields or the backbone's limit don't allow.
+
+        Raises
+        ------
+        RecipeError
+            As `inputs`.
+        """
         if self.fields != "joined" and len(names) < 2:
             raise RecipeError(
                 f"model.fields '{self.fields}' merges text columns, and there is one: {names[0]}.",
                 next_step="leave model.fields out, or name several columns in data.text",
             )
-        if strange := sorted(set(self.field_tokens) - set(names)):
-            raise RecipeError(
-                f"model.field_tokens names {strange}, which are no text columns.", allowed=", ".join(names)
-            )
+        for key, budgets in (("field_tokens", self.field_tokens), ("field_words", self.field_words)):
+            if strange := sorted(set(budgets) - set(names)):
+                raise RecipeError(f"model.{key} names {strange}, which are no text columns.", allowed=", ".join(names))
         asked = self.windows.tokens if self.windows else self.max_tokens
         if asked is not None and limit.hard and asked > limit.tokens:
             key = "window_tokens" if self.windows else "max_tokens"
@@ -114,6 +144,10 @@ class Reading:
 def cache_for(texts: Sequence[str]) -> Path | None:
     """Where the ids of these texts are kept; nowhere if reading them again takes no time."""
     return cache_folder() if sum(map(len, texts)) >= WORTH_KEEPING else None
+
+
+def _tokenised(texts: Sequence[str], tokenizer: Any) -> Tokens:
+    return tokenise(texts, tokenizer, cache_for(texts))
 
 
 def trimmed(tokens: Tokens, most: int | None) -> Tokens:

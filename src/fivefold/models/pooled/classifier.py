@@ -19,8 +19,10 @@ from fivefold.models.backbones.backbone import Attention, Backbone, Origin, load
 from fivefold.models.networks.material import Material, Sequences
 from fivefold.models.networks.network import Network, read_both_ways, truncation_remarks
 from fivefold.models.networks.reading import Reading, Windows
+from fivefold.models.pairs import outcomes_of
 from fivefold.models.pooled.activations import frozen_activations
 from fivefold.models.pooled.net import PooledHead, PooledNet
+from fivefold.models.pooled.sides import read_sides
 from fivefold.objectives.weights import label_biases
 from fivefold.task import FloatArray, Labels, Task
 from fivefold.training.inputs import NO_LEAD, Inputs
@@ -49,6 +51,7 @@ class PooledClassifier(Network):
         truncation: Any,
         head_share: float,
         field_tokens: Mapping[str, int],
+        field_words: Mapping[str, int],
         windows: Any,
         window_tokens: int,
         window_overlap: int,
@@ -61,9 +64,12 @@ class PooledClassifier(Network):
         self.origin = Origin(backbone, architecture, trust_remote_code, dropout, attention_dropout, attention)
         self.tokenizer_name = tokenizer or backbone
         self.head = head
+        self.outcomes = outcomes_of(task) if head == "reward" else None
         self.unfrozen_layers = unfrozen_layers
         cut = None if windows == "none" else Windows(window_tokens, window_overlap, max_windows)
-        self.reading = Reading(fields, max_tokens, truncation, head_share, dict(field_tokens), cut, template)
+        self.reading = Reading(
+            fields, max_tokens, truncation, head_share, dict(field_tokens), cut, template, dict(field_words)
+        )
         self.pooling, self.windows, self.head_dropout = pooling, windows, head_dropout
         self.net: Any = None
         self.backbone_remarks: tuple[str, ...] = ()
@@ -97,6 +103,15 @@ class PooledClassifier(Network):
         return load_config(self.origin, self.tokenizer)
 
     @property
+    def compares(self) -> bool:
+        """Whether the two sides of a pair are read alone, each for a reward."""
+        return self.outcomes is not None
+
+    def _swapped(self, where: str) -> bool:
+        """Never where rewards are compared: swapping the sides swaps the outcomes by itself."""
+        return not self.compares and super()._swapped(where)
+
+    @property
     def frozen(self) -> bool:
         """Whether nothing below the head learns, so that the trunk has to be run once only."""
         return self.unfrozen_layers == 0 and "attention" not in (self.pooling, self.windows)
@@ -106,7 +121,7 @@ class PooledClassifier(Network):
 
     def sequences(self, corpus: Corpus) -> Sequences:
         """Token sequences of all rows."""
-        key = f"pooled:{self.tokenizer_digest}:{self.reading}:{self.lead.tolist()}"
+        key = f"pooled:{self.tokenizer_digest}:{self.reading}:{self.lead.tolist()}:{self.compares}"
         return Sequences(corpus.once(key, self._inputs), self.tokenizer.pad_token_id)
 
     def material(self, corpus: Corpus) -> Material:
@@ -124,6 +139,7 @@ class PooledClassifier(Network):
             self.windows,
             self.reading,
             self.tokenizer_digest,
+            self.compares,
         )
         key = hashlib.sha256(repr(named).encode()).hexdigest()
         return corpus.once(f"activations:{key}", lambda _: frozen_activations(net, sequences, key, self.scoring_tokens))
@@ -134,8 +150,10 @@ class PooledClassifier(Network):
         return NO_LEAD
 
     def _inputs(self, fields: Mapping[str, Sequence[str]]) -> Inputs:
-        texts = read_both_ways(fields, self.task.swap)
-        return self.reading.inputs(texts, self.tokenizer, position_limit(self.config), self.lead)
+        limit, swap = position_limit(self.config), self.task.swap
+        if swap is not None and self.compares:
+            return read_sides(self.reading, fields, swap, self.tokenizer, limit, self.lead)
+        return self.reading.inputs(read_both_ways(fields, swap), self.tokenizer, limit, self.lead)
 
     def build(self, labels: Labels | None, seed: int) -> nn.Module:
         """The backbone under a fresh head at the label rates."""
@@ -153,7 +171,8 @@ class PooledClassifier(Network):
         return {
             "width": self.task.width,
             "pooling": self.pooling,
-            "head": self.head,
+            "head": "linear" if self.compares else self.head,
+            "outcomes": self.outcomes,
             "head_dropout": self.head_dropout,
             "fields": self.reading.fields,
             "windows": self.windows,
@@ -180,7 +199,7 @@ class PooledClassifier(Network):
 
     def remarks(self, corpus: Corpus) -> tuple[str, ...]:
         """How much was truncated, and what the checkpoint lacked."""
-        return (*truncation_remarks(self.sequences(corpus).inputs), *self.backbone_remarks)
+        return (*truncation_remarks(self.sequences(corpus).inputs, len(corpus)), *self.backbone_remarks)
 
     def save(self, folder: Path) -> None:
         """Write backbone, tokenizer and head."""

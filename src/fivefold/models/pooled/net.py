@@ -18,6 +18,8 @@ from fivefold.models.backbones.backbone import Attention, save_backbone
 from fivefold.models.backbones.net import Net
 from fivefold.models.backbones.passes import real_first
 from fivefold.models.backbones.places import first_line
+from fivefold.models.pairs import Outcomes
+from fivefold.models.pooled.comparison import Comparison
 from fivefold.models.pooled.pooling import (
     AttentionPool,
     FieldMerge,
@@ -64,6 +66,8 @@ class PooledNet(Net):
         BigBird's attention, see `Passes`.
     unfrozen_layers
         Train only so many top layers and the head; 0: the head alone; None: everything.
+    outcomes
+        Of a comparison: then a row has two parts, its head gives each a reward, and the logits are the outcomes'.
     """
 
     def __init__(
@@ -80,14 +84,18 @@ class PooledNet(Net):
         windows: WindowMerge = "none",
         attention: Attention = "auto",
         unfrozen_layers: int | None = None,
+        outcomes: Outcomes | None = None,
     ) -> None:
         super().__init__(backbone, attention=attention, unfrozen_layers=unfrozen_layers)
         self.pooling, self.fields, self.windows = pooling, fields, windows
+        self.comparison = None if outcomes is None else Comparison(outcomes)
         hidden = int(backbone.config.hidden_size)
         self.token_attention = AttentionPool(hidden) if pooling == "attention" else None
         self.window_attention = AttentionPool(hidden) if windows == "attention" else None
         between = [_undrawn(hidden, hidden), nn.GELU(), nn.Dropout(head_dropout)] if head == "mlp" else []
-        self.head = nn.Sequential(nn.Dropout(head_dropout), *between, _undrawn(hidden, width))
+        # A bias on both rewards would cancel, and so learn from rounding alone.
+        last = _undrawn(hidden, width) if outcomes is None else _undrawn(hidden, 1, bias=False)
+        self.head = nn.Sequential(nn.Dropout(head_dropout), *between, last)
         self.reset_head(seed, biases)
 
     def forward(
@@ -128,7 +136,7 @@ class PooledNet(Net):
         """Logits (rows, width) from the vectors (S, H) of a batch's sequences."""
         with torch.autocast(vectors.device.type, enabled=False):
             merged = self._merge_windows(vectors.float(), part, len(owner))
-        return head_logits(self.head, merged, owner, self.fields)
+        return head_logits(self.head, self.comparison, merged, owner, self.fields)
 
     @property
     def reentrant(self) -> bool:
@@ -172,12 +180,19 @@ class PooledNet(Net):
         with torch.no_grad():
             for layer in linear:
                 layer.weight.copy_(torch.empty(layer.weight.shape).normal_(0.0, spread, generator=generator))
-                layer.bias.zero_()
+                if layer.bias is not None:
+                    layer.bias.zero_()
             if biases is not None:
-                linear[-1].bias.copy_(torch.from_numpy(np.asarray(biases, dtype=np.float32)))
+                self._begin_at(np.asarray(biases, dtype=np.float32), linear[-1])
             for attention in (self.token_attention, self.window_attention):
                 if attention is not None:
                     attention.scores.weight.zero_()
+
+    def _begin_at(self, biases: FloatArray, last: nn.Linear) -> None:
+        if self.comparison is None:
+            last.bias.copy_(torch.from_numpy(biases))
+        else:
+            self.comparison.start(biases)
 
     def scores(self) -> dict[str, Tensor]:
         """All weights above the backbone, the head's under the names of a module `score` that has no dropout."""
@@ -242,17 +257,20 @@ class PooledHead(nn.Module):
 
     def __init__(self, net: PooledNet) -> None:
         super().__init__()
-        self.head, self.fields = net.head, net.fields
+        self.head, self.comparison, self.fields = net.head, net.comparison, net.fields
 
     def forward(self, vectors: Tensor, owner: Tensor) -> Tensor:
         """Logits (rows, width) of vectors (parts, H)."""
-        return head_logits(self.head, vectors, owner, self.fields)
+        return head_logits(self.head, self.comparison, vectors, owner, self.fields)
 
 
-def head_logits(head: nn.Module, vectors: Tensor, owner: Tensor, fields: FieldMerge) -> Tensor:
+def head_logits(
+    head: nn.Module, comparison: Comparison | None, vectors: Tensor, owner: Tensor, fields: FieldMerge
+) -> Tensor:
     """Logits of rows from the vectors of their parts, in fp32 under autocast too; (parts, H) -> (rows, width)."""
     with torch.autocast(vectors.device.type, enabled=False):
-        return merge_fields(head(vectors.float()), owner, fields)
+        said: Tensor = head(vectors.float())
+        return merge_fields(said, owner, fields) if comparison is None else comparison(said)
 
 
 def merge_fields(logits: Tensor, owner: Tensor, fields: FieldMerge) -> Tensor:
@@ -268,6 +286,6 @@ def in_batch_order(places: Sequence[Tensor | None], blocks: Sequence[Tensor]) ->
     return torch.cat(list(blocks))[order.argsort()]
 
 
-def _undrawn(inputs: int, outputs: int) -> Any:
+def _undrawn(inputs: int, outputs: int, **settings: Any) -> Any:
     """A linear layer whose weights are yet to be drawn, so that torch's global generator isn't touched."""
-    return nn.utils.skip_init(nn.Linear, inputs, outputs)
+    return nn.utils.skip_init(nn.Linear, inputs, outputs, **settings)

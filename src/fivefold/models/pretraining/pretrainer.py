@@ -257,7 +257,7 @@ def counts_of(learnt: Passages, watched: Passages, outcome: Outcome) -> dict[str
     return {
         "inputs": float(learnt.inputs.rows),
         "validation_inputs": float(watched.inputs.rows),
-        "tokens": float(learnt.inputs.kept.sum()),
+        "tokens": float(learnt.inputs.coverage.kept.sum()),
         "steps": float(outcome.steps),
         "skipped_steps": float(outcome.skipped),
         "restarts": float(outcome.restarts),

@@ -26,6 +26,8 @@ UNTELLING = ("train", "data", "all")
 
 PRESET_NAMES = ("fast", "balanced", "best")
 
+WAYS = ("factors", "exact", "rank")
+
 SHAPES = ("narratives", "tweets", "preferences", "products", "topics")
 
 
@@ -138,6 +140,18 @@ def _add_run_verbs(verbs: Verbs) -> None:
     compare.add_argument("second", type=Path, metavar="RUN_B", help="another on the same rows")
     compare.add_argument("--metric", help="default: the metric of RUN_A")
     compare.set_defaults(command=_compare)
+
+    average = verbs.add_parser("average", help="make one model of the adapters of a run's folds")
+    average.add_argument("run", type=Path, metavar="RUN", help="the folder of a finished fit of adapters")
+    average.add_argument(
+        "data", nargs="?", metavar="DATA", help="a labelled file that no fold saw; left out: some training rows"
+    )
+    average.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run folder to write")
+    average.add_argument("--way", choices=WAYS, help="factors, exact or rank; default: the best on these rows")
+    average.add_argument("--rank", type=_positive, metavar="R", help="of the way 'rank'; default: the adapters'")
+    average.add_argument("--merge", choices=("fp32", "bf16", "fp16"), help="merge it into the backbone, held so")
+    average.add_argument("--accept", action="store_true", help="keep it though it is worse than the folds' ensemble")
+    average.set_defaults(command=_average)
 
     report = verbs.add_parser("report", help="write a run's report and model card again")
     report.add_argument("run", type=Path, metavar="RUN", help="the folder of a finished fit")
@@ -258,6 +272,22 @@ def _compare(options: argparse.Namespace) -> None:
     from fivefold.pipeline.compare import compare_runs, render_difference
 
     print(render_difference(compare_runs(options.first, options.second, options.metric)))
+
+
+def _average(options: argparse.Namespace) -> None:
+    from fivefold.pipeline.average import average_run, render
+
+    found = average_run(
+        options.run,
+        options.out,
+        options.data,
+        way=options.way,
+        rank=options.rank,
+        weights=options.merge,
+        accept=options.accept,
+    )
+    print(render(found))
+    print(f"Run: {found.folder}")
 
 
 def _report(options: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ pairs in the training rows is all there is to know, so it is counted: the poster
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -82,6 +82,13 @@ class PairRules:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ArtefactError(f"The rules {path} can't be read.", got=repr(error)[:200]) from error
         return PairRules(task, rates)
+
+    @staticmethod
+    def mean(several: Sequence[PairRules]) -> PairRules:
+        """The mean rates of several folds' rules, of each kind over those that have it."""
+        kinds = sorted({kind for each in several for kind in each.rates})
+        found = {kind: [each.rates[kind] for each in several if kind in each.rates] for kind in kinds}
+        return PairRules(several[0].task, {kind: np.mean(rates, axis=0) for kind, rates in found.items()})
 
     def save(self, path: Path) -> None:
         """Write the rates by kind and class; nothing where there are none."""

@@ -1,18 +1,27 @@
-"""Training on the models of a finished run, fold by fold, where its folds are these."""
+"""Training on what a finished run learnt: on its models fold by fold, or on its one adapter under a fresh head."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
 
 from fivefold.data.columns import counted
 from fivefold.data.folds import Folds
 from fivefold.errors import FivefoldError, RecipeError, RunError
 from fivefold.models.base import Classifier
-from fivefold.pipeline.prepare import Prepared
-from fivefold.pipeline.run import Run
+from fivefold.models.rules import RuledClassifier
+from fivefold.pipeline.overlap import overlap
+from fivefold.pipeline.prepare import Prepared, adapter_source, read_labelled
+from fivefold.pipeline.run import AVERAGE, MODEL, Run
 from fivefold.recipe import Recipe
-from fivefold.recipe.backbones import DecoderSettings
+from fivefold.recipe.backbones import AdapterSettings, DecoderSettings
+
+log = logging.getLogger("fivefold")
 
 
 def continued(prepared: Prepared, folds: Folds) -> Run | None:
@@ -43,6 +52,67 @@ def continued(prepared: Prepared, folds: Folds) -> Run | None:
     _check_alike(source, prepared)
     _check_folds(source, prepared, folds)
     return source
+
+
+Beginning: TypeAlias = Callable[[Callable[[], Classifier], int], Classifier]
+"""From what makes an unfitted classifier, and a fold, to one that begins with weights of another run."""
+
+
+def beginning(prepared: Prepared, folds: Folds) -> Beginning | None:
+    """What the recipe says to begin with; None: every fold begins afresh.
+
+    Raises
+    ------
+    FivefoldError
+        If the run that it names can't be trained on.
+    """
+    source = continued(prepared, folds)
+    if source is not None:
+        return partial(begun_from, source)
+    name = adapter_source(prepared.recipe)
+    return None if name is None else partial(with_adapter, adapter_folder(Run.open(Path(name)), prepared, folds))
+
+
+def adapter_folder(source: Run, prepared: Prepared, folds: Folds) -> Path:
+    """The folder of the one adapter of a run.
+
+    Raises
+    ------
+    RecipeError, RunError
+        If it has none or several, or another kind, or knows rows that are held out here.
+    """
+    key = "model.adapter.begin_from"
+    training = prepared.recipe.training
+    if training is not None and training.continue_from is not None:
+        raise RecipeError(f"{key} and training.continue_from both say what to start from; name one.")
+    if not source.store.has("decision"):
+        raise RunError(f"{key} names {source.folder}, which isn't finished.", next_step="run its fivefold fit again")
+    asked, trained = _adapter(prepared.recipe), _adapter(source.recipe)
+    if source.members or trained is None or asked != trained:
+        raise RecipeError(
+            f"{key} names a run without such an adapter.",
+            allowed="the same rank, alpha, targets and kind of adapter",
+            got=f"{source.folder / 'recipe.yaml'}: {trained}",
+        )
+    _check_backbone(source, prepared.recipe, key)
+    _check_unseen(source, prepared, folds, key)
+    if source.averaged:
+        return source.store.path(AVERAGE) / MODEL
+    if len(source.folds.evaluated) > 1:
+        raise RecipeError(
+            f"{key} names a run with an adapter a fold.",
+            got=f"{len(source.folds.evaluated)} in {source.folder}",
+            next_step=f"fivefold average {source.folder} makes one of them, or fit it with folds.only",
+        )
+    return source.store.path(f"folds/{source.folds.evaluated[0]}") / MODEL
+
+
+def with_adapter(folder: Path, make: Callable[[], Classifier], fold: int) -> Classifier:
+    """An unfitted classifier that will begin with the adapter at `folder`, whatever the fold."""
+    classifier = make()
+    decoder: Any = classifier.inner if isinstance(classifier, RuledClassifier) else classifier
+    decoder.begins_from = folder
+    return classifier
 
 
 def begun_from(source: Run, make: Callable[[], Classifier], fold: int) -> Classifier:
@@ -81,7 +151,7 @@ def _check_alike(source: Run, prepared: Prepared) -> None:
             allowed=f"a run of model.family '{recipe.model.family}'",
             got=f"'{source.recipe.model.family}' in {source.folder}",
         )
-    _check_backbone(source, recipe)
+    _check_backbone(source, recipe, "training.continue_from")
     if source.task != prepared.task:
         raise RecipeError(
             "training.continue_from names a run with another task.",
@@ -91,7 +161,34 @@ def _check_alike(source: Run, prepared: Prepared) -> None:
         )
 
 
-def _check_backbone(source: Run, recipe: Recipe) -> None:
+def _adapter(recipe: Recipe) -> AdapterSettings | None:
+    """The settings of a recipe's adapter, wherever it begins."""
+    model = recipe.model
+    if not isinstance(model, DecoderSettings) or model.adapter is None:
+        return None
+    return model.adapter.model_copy(update={"begin_from": None, "dropout": 0.0})
+
+
+def _check_unseen(source: Run, prepared: Prepared, folds: Folds, key: str) -> None:
+    """Refuse a run that was trained on rows that are held out here, as far as its file can still be read."""
+    try:
+        known = read_labelled(source.recipe)
+    except FivefoldError:
+        log.warning(
+            "  The data of %s can't be read again, so nobody checked that it lacks the rows here.", source.folder
+        )
+        return
+    held_out = np.isin(folds.fold, folds.evaluated)
+    seen = overlap(prepared.frame, known, prepared.recipe, str(source.folder)) & held_out
+    if seen.any():
+        raise RecipeError(
+            f"{key} names a run that was trained on rows that are held out here.",
+            got=f"{counted(int(seen.sum()), 'row')} of {int(held_out.sum())} by their texts",
+            next_step="fit that run again with data.exclude naming this training file",
+        )
+
+
+def _check_backbone(source: Run, recipe: Recipe, key: str) -> None:
     """An adapter may only be continued on the backbone that it was trained on, which no fold's folder holds."""
     trained, asked = source.recipe.model, recipe.model
     if not (isinstance(asked, DecoderSettings) and isinstance(trained, DecoderSettings)) or asked.adapter is None:
@@ -99,7 +196,7 @@ def _check_backbone(source: Run, recipe: Recipe) -> None:
     own = str(source.backbone or trained.backbone)
     if asked.backbone != own:
         raise RecipeError(
-            "training.continue_from names adapters of another backbone.",
+            f"{key} names adapters of another backbone.",
             allowed=f"model.backbone: {own}",
             got=str(asked.backbone),
         )

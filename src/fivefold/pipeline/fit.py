@@ -22,7 +22,7 @@ from fivefold.data.split import split
 from fivefold.errors import RecipeError
 from fivefold.models.base import Cost
 from fivefold.models.families import family_class
-from fivefold.pipeline.continuation import begun_from, continued
+from fivefold.pipeline.continuation import beginning
 from fivefold.pipeline.decide import decide
 from fivefold.pipeline.ensemble import fit_ensemble
 from fivefold.pipeline.folds import fit_folds, gather, total_cost, write_json
@@ -151,10 +151,10 @@ def run_stages(store: Store, prepared: Prepared, at_once: int = 1) -> None:
 def fit_model(store: Store, prepared: Prepared, folds: Folds, at_once: int) -> None:
     """The stages "backbone", "folds" and "scores" of a single model."""
     if any(not store.has(f"folds/{fold}") for fold in folds.evaluated):
-        source = continued(prepared, folds)
+        begin = beginning(prepared, folds)
         backbone = fit_backbone(store, prepared.recipe, pretraining_texts(prepared))
         make = classifier_maker(prepared.recipe, prepared.task, backbone)
-        begun = None if source is None else partial(begun_from, source, make)
+        begun = None if begin is None else partial(begin, make)
         first = make()
         cost = total_cost(prepared.corpus, folds, first, at_once)
         if at_once > 1:

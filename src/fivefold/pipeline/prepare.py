@@ -27,6 +27,7 @@ from fivefold.errors import LabelError, RecipeError
 from fivefold.models.pairs import outcomes_of
 from fivefold.objectives.weights import check_heads
 from fivefold.pipeline.decide import headline_metric
+from fivefold.pipeline.overlap import purged
 from fivefold.pipeline.store import Store
 from fivefold.recipe import Recipe, build_recipe, dump_recipe
 from fivefold.recipe.settings import DataSettings, TaskSettings
@@ -101,6 +102,9 @@ def prepare(recipe: Recipe, data: Any = None, test: Any = None) -> Prepared:
     whole, sentences = complete(recipe, raw, unseen)
     for sentence in sentences:
         log.info("  %s", sentence)
+    raw = raw.filter(purged(raw, raw[MARK].to_numpy(), whole, unseen, read_optional(whole.data.exclude)))
+    if raw.is_empty():
+        raise LabelError("No training row is left.", got="data.exclude has all of them")
     layout = layout_of(whole, raw)
     frame = normalise(raw.drop(MARK), layout)
     task = task_of(whole.task, layout, frame)
@@ -125,7 +129,7 @@ def prepare(recipe: Recipe, data: Any = None, test: Any = None) -> Prepared:
     more, test_texts = unlabelled_texts(whole), texts_of_test(whole, unseen)
     digests = [dump_recipe(whole), content_hash(raw), "" if unseen is None else content_hash(unseen)]
     digests += [digest_of(more)] if more else []
-    digests += [Store(run).description["fingerprint"] for run in continued_runs(whole)]
+    digests += [Store(run).description["fingerprint"] for run in begun_runs(whole)]
     fingerprint = hashlib.sha256("\n".join(digests).encode()).hexdigest()
     extra = raw[MARK].to_numpy().astype(bool)
     return Prepared(whole, task, layout, frame, corpus, extra, unseen, more, test_texts, fingerprint)
@@ -194,10 +198,19 @@ def digest_of(texts: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def continued_runs(recipe: Recipe) -> list[Path]:
+def begun_runs(recipe: Recipe) -> list[Path]:
     """The runs whose weights are trained on."""
-    trainings = [single.training for single in single_recipes(recipe)]
-    return [Path(training.continue_from) for training in trainings if training and training.continue_from]
+    named = []
+    for single in single_recipes(recipe):
+        named.append(single.training.continue_from if single.training else None)
+        named.append(adapter_source(single))
+    return [Path(name) for name in named if name]
+
+
+def adapter_source(recipe: Recipe) -> str | None:
+    """The run that model.adapter.begin_from names, if any."""
+    adapter = getattr(recipe.model, "adapter", None)
+    return None if adapter is None else adapter.begin_from
 
 
 def read_labelled(recipe: Recipe, data: Any = None) -> pl.DataFrame:

@@ -37,6 +37,9 @@ GROUP = "group of rows"
 BACKBONE, MODEL = "backbone", "model"
 """The stage of a pretrained backbone, and the folder of a model in a stage."""
 
+AVERAGE = "average"
+"""The stage of a run whose one model is the average of another run's folds."""
+
 MEMBERS = "members"
 """Folder of the runs of an ensemble's members, by name."""
 
@@ -118,11 +121,17 @@ class Run:
 
     @cached_property
     def models(self) -> tuple[Classifier, ...]:
-        """One model a fold; of an ensemble, those of every member that has a weight."""
+        """One model a fold, or their average; of an ensemble, those of every member that has a weight."""
         if self.members:
             return tuple(model for name in self.heard for model in self.members[name].models)
         make = classifier_maker(self.recipe, self.task, self.backbone)
-        return tuple(self._model(make(), f"folds/{fold}") for fold in self.folds.evaluated)
+        stages = [AVERAGE] if self.averaged else [f"folds/{fold}" for fold in self.folds.evaluated]
+        return tuple(self._model(make(), stage) for stage in stages)
+
+    @property
+    def averaged(self) -> bool:
+        """Whether it has one model, the average of another run's folds, whose rows it knows and didn't score."""
+        return self.store.has(AVERAGE)
 
     @cached_property
     def backbone(self) -> Path | None:
@@ -130,7 +139,7 @@ class Run:
         return None if self.recipe.pretraining is None else self.store.path(BACKBONE) / MODEL
 
     def _model(self, model: Classifier, stage: str) -> Classifier:
-        folder = self.store.path(stage) / "model"
+        folder = self.store.path(stage) / MODEL
         with reading(folder):
             model.load(folder)
         return model
@@ -232,6 +241,8 @@ def classifier_maker(recipe: Recipe, task: Task, backbone: Path | None = None) -
     settings = recipe.model.model_dump(exclude={"family"})
     if backbone is not None:
         settings |= {"backbone": str(backbone), "architecture": None, "tokenizer": None}
+    if settings.get("adapter") is not None:
+        settings["adapter"].pop("begin_from")
     if recipe.training is None:
         settings |= recipe.objective.model_dump(include=set(LINEAR_KEYS))
     else:

@@ -7,6 +7,7 @@
     RUN/folds/K/            model of fold K and its scores of the held-out rows
     RUN/members/NAME/       of an ensemble, instead of folds: the run of each member
     RUN/ensemble/           the members' weights
+    RUN/average/            of an average, instead of folds: its model, and how it was judged
     RUN/scores/             out-of-fold scores of all rows
     RUN/decision/           decision rule and metrics
     RUN/predictions/        predictions of data.test
@@ -42,7 +43,7 @@ FORMAT = 1
 
 MANIFEST = "manifest.json"
 
-STAGES = ("data", "backbone", "folds", "members", "ensemble", "scores", "decision", "predictions")
+STAGES = ("data", "backbone", "folds", "members", "ensemble", "average", "scores", "decision", "predictions")
 """Folders that belong to one fingerprint; even one of them left over is never continued by another."""
 
 LOCK = ".lock"

@@ -45,7 +45,10 @@ class DataSettings(Settings):
     train: Source = Field(None, description="labelled file or files, hf:// id, or demo://SHAPE")
     test: Source = Field(None, description="rows to predict at the end of the fit")
     unlabelled: Source = Field(None, description="text without labels, for domain pretraining")
-    extra: Source = Field(None, description="labelled rows that are always in training and never scored")
+    extra: Source = Field(
+        None, description="labelled rows that are always in training and never scored; less those of train and test"
+    )
+    exclude: Source = Field(None, description="rows whose texts must not be in training, such as another run's data")
     text: list[str] = Field([], description="text columns; empty: inferred and said aloud")
     replace: list[tuple[str, str]] = Field(
         [], description="pairs: a regular expression of Python, and what its matches in the texts become"

@@ -6,6 +6,7 @@ LoRA is Hu et al. 2021 (arXiv 2106.09685), rsLoRA Kalajdzievski 2023 (arXiv 2312
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from torch import Tensor
 from fivefold.errors import ArtefactError, RecipeError
 from fivefold.models.backbones.places import first_line
 
-WEIGHTS = "adapter_model.safetensors"
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 ROOT = "base_model.model."
 """What PEFT puts before every name of a model that it wraps."""
 
@@ -175,6 +176,28 @@ def load_adapter(backbone: Any, name: str, folder: Path) -> dict[str, Tensor]:
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ArtefactError(f"The adapter {folder / WEIGHTS} can't be read.", got=first_line(error)) from error
     return {key.removeprefix(ROOT): each for key, each in tensors.items() if not key.startswith(inside)}
+
+
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """Weights and head of a saved adapter, by the names in its file.
+
+    Raises
+    ------
+    ArtefactError
+        If they can't be read.
+    """
+    try:
+        tensors: dict[str, Tensor] = load_file(folder / WEIGHTS)
+        return tensors
+    except (OSError, SafetensorError) as error:
+        raise ArtefactError(f"The adapter {folder / WEIGHTS} can't be read.", got=first_line(error)) from error
+
+
+def write_tensors(adapter: Adapter, tensors: Mapping[str, Tensor], like: Path, folder: Path) -> None:
+    """Write an adapter as `save_adapter` does, of the backbone and the head of the one saved at `like`."""
+    config = json.loads((like / CONFIG).read_text("utf-8")) | {"r": adapter.rank, "lora_alpha": adapter.alpha}
+    (folder / CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
+    save_file({name: each.contiguous() for name, each in tensors.items()}, folder / WEIGHTS, {"format": "pt"})
 
 
 def row_norms(layer: Any) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fivefold.models.backbones.adapters import Adapter
+from fivefold.models.backbones.adapters import Adapter, load_adapter
 from fivefold.models.backbones.backbone import Backbone, Weights, load_decoder
 from fivefold.models.backbones.resident import TRAINED, Resident, resident
 from fivefold.models.decoder.net import AdaptedNet, copy_adapter
@@ -28,6 +28,7 @@ class DecoderClassifier(PooledClassifier):
         self.adapter = None if adapter is None else Adapter(**adapter)
         self.origin = replace(self.origin, weights=self._held(weights))
         self.home: Resident | None = None
+        self.begins_from: Path | None = None
 
     def _held(self, weights: str) -> Weights:
         """How the backbone is held: in full where it is trained itself, else as the device computes."""
@@ -50,7 +51,9 @@ class DecoderClassifier(PooledClassifier):
         """The backbone under a fresh head at the label rates; with an adapter, one that is to be trained."""
         if self.adapter is None:
             return super().build(labels, seed)
-        return self._adapted(self.adapter, None if labels is None else label_biases(labels), seed, trained=True)
+        net = self._adapted(self.adapter, None if labels is None else label_biases(labels), seed, trained=True)
+        self._begin_elsewhere(net)
+        return net
 
     def _adapted(self, adapter: Adapter, biases: FloatArray | None, seed: int, *, trained: bool) -> AdaptedNet:
         self.home = home = resident(self.origin, self.tokenizer, seed=seed, trained=trained)
@@ -73,7 +76,13 @@ class DecoderClassifier(PooledClassifier):
         if not isinstance(self.net, AdaptedNet):
             return super().fresh_weights(labels, seed)
         self.net.redraw(seed, label_biases(labels))
+        self._begin_elsewhere(self.net)
         return weights_of(self.net)
+
+    def _begin_elsewhere(self, net: AdaptedNet) -> None:
+        """Take the adapter of another run, whose head was for other labels, where one was named."""
+        if self.begins_from is not None:
+            load_adapter(net.backbone, net.name, self.begins_from)
 
     def save(self, folder: Path) -> None:
         """Write adapter and head in PEFT's layout, or the whole backbone where it was trained itself."""

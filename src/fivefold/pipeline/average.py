@@ -1,0 +1,417 @@
+"""The adapters of a run's folds as one model: three ways, each scored beside the ensemble of the folds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from fivefold.data.compose import Rows
+from fivefold.data.corpus import build_corpus
+from fivefold.data.labels import read_labels
+from fivefold.data.layout import normalise
+from fivefold.data.load import content_hash
+from fivefold.errors import ArtefactError, FivefoldError, LabelError, RunError
+from fivefold.evaluation.intervals import Difference, Predictions, paired_difference
+from fivefold.evaluation.metrics import METRICS
+from fivefold.evaluation.summary import Estimate, evaluate
+from fivefold.models.base import Classifier
+from fivefold.models.rules import FILE, PairRules, RuledClassifier
+from fivefold.pipeline.folds import write_json
+from fivefold.pipeline.overlap import overlap
+from fivefold.pipeline.prepare import MARK, read_labelled
+from fivefold.pipeline.run import AVERAGE, MODEL, Run, classifier_maker
+from fivefold.pipeline.store import Store
+from fivefold.recipe import Recipe, dump_recipe
+from fivefold.recipe.backbones import AdapterSettings, DecoderSettings
+from fivefold.scores import Scores
+from fivefold.task import MISSING, Labels
+
+log = logging.getLogger("fivefold")
+
+WAYS = ("factors", "exact", "rank")
+"""The mean of the factors, the mean of what they add at K times the rank, and the closest to that of a given rank."""
+
+SAMPLE = 1000
+"""Training rows on which the ways are compared where no others are given."""
+
+PARITY_ROWS = 256
+PARITY = {"fp32": 1e-3, "fp16": 5e-2, "bf16": 3e-1}
+"""Largest difference of a logit that merging may make: adding to weights rounds them to their type."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """One average, judged.
+
+    Parameters
+    ----------
+    name, rank
+        Which one, and the rank of its adapter.
+    error
+        Distance to the exact mean of what the folds' adapters add, as a share of that mean's size.
+    megabytes
+        Of its adapter and head.
+    estimate
+        The run's metric on the judging rows.
+    difference
+        To the ensemble of the folds on the same rows.
+    """
+
+    name: str
+    rank: int
+    error: float
+    megabytes: float
+    estimate: Estimate
+    difference: Difference
+
+
+@dataclass(frozen=True)
+class Averaged:
+    """What `average_run` found and kept."""
+
+    folder: Path
+    metric: str
+    rows: str
+    folds: int
+    ensemble: Estimate
+    ways: tuple[Way, ...]
+    chosen: str
+
+
+def average_run(
+    source: str | Path,
+    out: str | Path,
+    data: Any = None,
+    *,
+    way: str | None = None,
+    rank: int | None = None,
+    weights: str | None = None,
+    accept: bool = False,
+) -> Averaged:
+    """Average the adapters of a run's folds, judge each way, and write the best as a run that predicts.
+
+    Parameters
+    ----------
+    source
+        A finished run of the decoder family with adapters.
+    out
+        The folder of the new run. It has one model, the source's decision rule, and no out-of-fold scores.
+    data
+        Labelled rows that no fold saw; None: a sample of the training rows, which every fold but one saw.
+    way
+        One of `WAYS`; None: the best on these rows.
+    rank
+        Of the way "rank"; None: that of the adapters.
+    weights
+        Merge the average into the backbone, held so: "fp32", "bf16" or "fp16"; None: keep it an adapter.
+    accept
+        Keep an average though it is worse than the ensemble with an interval that excludes zero.
+
+    Raises
+    ------
+    FivefoldError
+        If the run has no adapters, the rows were trained on, or the average is worse.
+    """
+    run = Run.load(source)
+    folds = adapters_of(run)
+    frame, labels, told = judging_rows(run, data)
+    store = Store(Path(out))
+    asked = (run.store.description["fingerprint"], content_hash(frame), way, rank, weights)
+    with store.held(), tempfile.TemporaryDirectory() as scratch:
+        made = make_ways(run, folds, Path(scratch), way, rank)
+        judge = Judge(run, rows_of(run, frame), labels)
+        ways = [judge.way(made[name]) for name in made]
+        best = min(ways, key=lambda each: judge.loss(each.estimate))
+        found = Averaged(Path(out), judge.metric, told, len(folds), judge.ensemble_estimate, tuple(ways), best.name)
+        if judge.is_worse(best) and not accept:
+            raise RunError(
+                f"Every average that was asked for is worse than the ensemble of the folds.\n{render(found)}",
+                next_step="keep the ensemble, or add --accept to take the average all the same",
+            )
+        recipe = made[best.name].recipe
+        if weights is not None:
+            recipe = merged_recipe(recipe, weights)
+        store.begin(hashlib.sha256(repr(asked).encode()).hexdigest(), dump_recipe(recipe), recipe.seed)
+        if not store.has("decision"):
+            keep(store, run, made[best.name], judge, found, weights, own_rows=data is None)
+    return found
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An average on disk, not judged yet."""
+
+    name: str
+    folder: Path
+    recipe: Recipe
+    rank: int
+    error: float
+
+    def load(self, run: Run) -> Classifier:
+        """The classifier, on the run's backbone."""
+        model = classifier_maker(self.recipe, run.task)()
+        model.load(self.folder)
+        return model
+
+
+def adapters_of(run: Run) -> list[Path]:
+    """The model folder of every fold.
+
+    Raises
+    ------
+    RunError
+        If the run has no adapters of its own.
+    """
+    model = run.recipe.model
+    if run.members or run.averaged or not isinstance(model, DecoderSettings) or model.adapter is None:
+        said = "an ensemble" if run.members else "an average" if run.averaged else f"of family '{model.family}'"
+        raise RunError(
+            f"{run.folder} has no adapters of folds to average.",
+            allowed="a finished run of the decoder family with model.adapter",
+            got=said,
+        )
+    return [run.store.path(f"folds/{fold}") / MODEL for fold in run.folds.evaluated]
+
+
+def judging_rows(run: Run, data: Any) -> tuple[pl.DataFrame, Labels, str]:
+    """The table to judge on, its labels, and what to say of it.
+
+    Raises
+    ------
+    LabelError
+        If it has no labels.
+    RunError
+        If folds were trained on some of the rows that were given.
+    """
+    if data is None:
+        frame = read_labelled(run.recipe).drop(MARK)
+        if frame.height > SAMPLE:
+            frame = frame[np.sort(np.random.default_rng(run.recipe.seed).choice(frame.height, SAMPLE, replace=False))]
+        told = f"{frame.height:,} training rows, which all folds but one saw: differences count, levels are too good"
+    else:
+        frame = run.read(data)
+        refuse_seen(run, frame)
+        told = f"{frame.height:,} rows that no fold saw"
+    labels = read_labels(normalise(frame, run.layout), run.task)
+    if (labels.codes == MISSING).all():
+        raise LabelError("No label of the table is filled in.", next_step="judge on rows with labels")
+    return frame, labels, told
+
+
+def refuse_seen(run: Run, frame: pl.DataFrame) -> None:
+    """Refuse rows that the folds were trained on, as far as the training file can still be read."""
+    try:
+        seen = overlap(frame, read_labelled(run.recipe), run.recipe)
+    except FivefoldError:
+        log.warning("  The training file can't be read again, so nobody checked that the folds never saw these rows.")
+        return
+    if seen.any():
+        raise RunError(
+            "The folds were trained on some of the rows to judge on.",
+            got=f"{int(seen.sum()):,} of {len(seen):,} rows have the texts of a training row",
+            next_step="take them out, or name no file: then a sample of the training rows is taken, and said",
+        )
+
+
+def rows_of(run: Run, frame: pl.DataFrame) -> Rows:
+    """The table as models read it."""
+    data = run.recipe.data
+    named = data.id if data.id in frame.columns else None
+    return build_corpus(frame, text=data.text, id=named, replace=data.replace).rows()
+
+
+def make_ways(
+    run: Run, folds: Sequence[Path], scratch: Path, way: str | None, rank: int | None
+) -> Mapping[str, Candidate]:
+    """The averages that were asked for, on disk below `scratch`.
+
+    Raises
+    ------
+    RunError
+        If none of them can be made.
+    """
+    from fivefold.models.backbones.adapters import Adapter, read_tensors, write_tensors
+    from fivefold.models.backbones.averaging import average_at_rank, average_exactly, average_factors
+
+    settings = adapter_settings(run.recipe)
+    adapter = Adapter(**settings.model_dump(exclude={"begin_from"}))
+    tensors = [read_tensors(folder) for folder in folds]
+    ways: Mapping[str, Callable[[], Any]] = {
+        "factors": partial(average_factors, adapter, tensors),
+        "exact": partial(average_exactly, adapter, tensors),
+        "rank": partial(average_at_rank, adapter, tensors, rank or adapter.rank),
+    }
+    made = {}
+    for name in WAYS if way is None else (way,):
+        try:
+            average = ways[name]()
+        except RunError as error:
+            if way is not None or rank is not None:
+                raise
+            log.warning("  Without the way '%s': %s", name, error)
+            continue
+        (folder := scratch / name).mkdir()
+        write_tensors(average.adapter, average.tensors, folds[0], folder)
+        if run.task.swap is not None:
+            PairRules.mean([PairRules.load(run.task, each / FILE) for each in folds]).save(folder / FILE)
+        recipe = averaged_recipe(run, settings, average.adapter.rank, average.adapter.alpha)
+        made[name] = Candidate(name, folder, recipe, average.adapter.rank, average.error)
+    return made
+
+
+def adapter_settings(recipe: Recipe) -> AdapterSettings:
+    """The recipe's section model.adapter, which is there."""
+    assert isinstance(recipe.model, DecoderSettings)
+    assert recipe.model.adapter is not None
+    return recipe.model.adapter
+
+
+def averaged_recipe(run: Run, settings: AdapterSettings, rank: int, alpha: float) -> Recipe:
+    """The run's recipe with the adapter that an average has, on the backbone that the run pretrained, if any."""
+    adapter = settings.model_copy(update={"rank": rank, "alpha": alpha, "begin_from": None})
+    changes: dict[str, Any] = {"adapter": adapter}
+    if run.backbone is not None:
+        changes |= {"backbone": str(run.backbone.resolve()), "tokenizer": None}
+    return run.recipe.model_copy(update={"model": run.recipe.model.model_copy(update=changes), "pretraining": None})
+
+
+def merged_recipe(recipe: Recipe, weights: str) -> Recipe:
+    """The recipe of a whole backbone that nothing is trained of."""
+    changes = {"adapter": None, "weights": weights, "unfrozen_layers": 0}
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update=changes)})
+
+
+class Judge:
+    """Scores averages on rows, beside the ensemble of the folds."""
+
+    def __init__(self, run: Run, rows: Rows, labels: Labels) -> None:
+        self.run, self.rows, self.labels = run, rows, labels
+        self.metric = run.evaluation.metric
+        self.ensemble = self.predictions(run.raw(rows))
+        self.ensemble_estimate = self.estimate(self.ensemble)
+
+    def predictions(self, raw: Scores) -> Predictions:
+        """Decisions by the run's own rule."""
+        scores = self.run.rule.calibrate(raw)
+        return Predictions(self.run.rule.decide_calibrated(scores), scores)
+
+    def evaluation(self, predictions: Predictions) -> Any:
+        """Every metric with its interval."""
+        rule, seed = self.run.rule, self.run.recipe.seed
+        decided = predictions.decisions, predictions.scores
+        return evaluate(self.labels, *decided, self.metric, seed=seed, thresholds=rule.thresholds)
+
+    def estimate(self, predictions: Predictions) -> Estimate:
+        """The run's metric with its interval."""
+        found: Estimate = self.evaluation(predictions).headline
+        return found
+
+    def way(self, candidate: Candidate) -> Way:
+        """A candidate with its figures."""
+        log.info("Scoring the average by '%s'", candidate.name)
+        predictions = self.predictions(candidate.load(self.run).score(self.rows))
+        gap = paired_difference(
+            self.labels, predictions, self.ensemble, METRICS[self.metric], seed=self.run.recipe.seed
+        )
+        size = sum(path.stat().st_size for path in candidate.folder.iterdir()) / 1e6
+        return Way(candidate.name, candidate.rank, candidate.error, size, self.estimate(predictions), gap)
+
+    def loss(self, estimate: Estimate) -> float:
+        """What is smaller the better the metric is."""
+        return -estimate.value if METRICS[self.metric].greater_is_better else estimate.value
+
+    def is_worse(self, way: Way) -> bool:
+        """Whether the interval of the difference to the ensemble lies on its wrong side."""
+        gap = way.difference
+        return gap.high < 0 if METRICS[self.metric].greater_is_better else gap.low > 0
+
+
+def keep(
+    store: Store, run: Run, candidate: Candidate, judge: Judge, found: Averaged, weights: str | None, *, own_rows: bool
+) -> None:
+    """Write the stages of the new run: data as in the source, the model, and the rule with its figures."""
+    model = candidate.load(run)
+    if not store.has("data"):
+        with store.stage("data") as folder:
+            shutil.copytree(run.store.path("data"), folder, dirs_exist_ok=True)
+    if not store.has(AVERAGE):
+        with store.stage(AVERAGE) as folder:
+            write_json(folder / "ways.json", table(found))
+            if weights is None:
+                shutil.copytree(candidate.folder, folder / MODEL)
+            else:
+                (folder / MODEL).mkdir()
+                merge_into(folder / MODEL, model, judge.rows, weights)
+    with store.stage("decision") as folder:
+        shutil.copy(run.store.path("decision") / "rule.json", folder / "rule.json")
+        figures = run.evaluation if own_rows else judge.evaluation(judge.predictions(model.score(judge.rows)))
+        write_json(folder / "metrics.json", figures.to_json())
+
+
+def merge_into(folder: Path, model: Classifier, rows: Rows, weights: Any) -> None:
+    """Merge an adapter into its backbone, and write it if it says the same.
+
+    Raises
+    ------
+    ArtefactError
+        If a logit differs by more than the type of the weights explains.
+    """
+    from fivefold.models.decoder.classifier import DecoderClassifier
+    from fivefold.models.decoder.merging import merged
+
+    inner = model.inner if isinstance(model, RuledClassifier) else model
+    assert isinstance(inner, DecoderClassifier)
+    whole, some = merged(inner, weights), rows.take(np.arange(min(PARITY_ROWS, len(rows))))
+    gap = float(np.abs(whole.score(some).logits - inner.score(some).logits).max(initial=0))
+    if not gap <= PARITY[weights]:
+        raise ArtefactError(
+            "The merged model doesn't score as the adapter does.",
+            allowed=f"logits within {PARITY[weights]:g} in {weights}",
+            got=f"a difference of {gap:.3g} on {len(some)} rows",
+            next_step="merge in fp32, or keep the adapter",
+        )
+    log.info(
+        "Merged in %s: logits of %d rows differ by at most %.2g (%g allowed)", weights, len(some), gap, PARITY[weights]
+    )
+    whole.save(folder)
+    if isinstance(model, RuledClassifier):
+        model.rules.save(folder / FILE)
+
+
+def table(found: Averaged) -> dict[str, Any]:
+    """The comparison as plain values."""
+    plain = asdict(found)
+    plain["folder"] = found.folder.name
+    return dict(json.loads(json.dumps(plain)))
+
+
+def render(found: Averaged) -> str:
+    """The comparison as lines for a terminal."""
+    lines = [
+        f"{found.metric} on {found.rows}",
+        f"  {'':<10} {'rank':>5} {'error':>8} {'MB':>8}  passes  {found.metric}",
+    ]
+    own = found.ensemble
+    lines.append(
+        f"  {'ensemble':<10} {'':>5} {'':>8} {'':>8}  {found.folds:>6}  {own.value:.4f} [{own.low:.4f}, {own.high:.4f}]"
+    )
+    for way in found.ways:
+        mark = "→" if way.name == found.chosen else " "
+        value, gap = way.estimate, way.difference
+        lines.append(
+            f"{mark} {way.name:<10} {way.rank:>5} {way.error:>8.1%} {way.megabytes:>8.1f}  {1:>6}  "
+            f"{value.value:.4f} [{value.low:.4f}, {value.high:.4f}]  "
+            f"{gap.difference:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}] to the ensemble"
+        )
+    return "\n".join(lines)

@@ -18,7 +18,7 @@ from fivefold.training.dropout import spare_dropout
 from fivefold.training.plan import Trainee
 from fivefold.training.precision import DTYPES, Precision, synchronise
 
-ENOUGH_SECONDS = 2.0
+ENOUGH_SECONDS = 3.0
 """Passes are timed for about so long, in training and in scoring; a slower one is timed once, on a single row."""
 
 GROWTH = 4
@@ -57,13 +57,14 @@ def epoch_seconds(trainee: Trainee, batches: Batches, precision: Precision, devi
 def seconds_a_token(
     work: Callable[[Positions], object], rows: Positions, tokens: Callable[[Positions], int], device: torch.device
 ) -> float:
-    """What `work` takes on one row, then on more of them, lastly twice on all, as far as `ENOUGH_SECONDS` go.
+    """What `work` takes on one row, then on more of them, lastly on all, as far as `ENOUGH_SECONDS` go.
 
     The last time counts, by the tokens it had: those before it warm up and say whether there is time for it.
     """
-    work(rows[:1])  # what is compiled or loaded at the first call would be taken for its pace
+    if device.type == "cuda":
+        work(rows[:1])  # what is compiled at the first call would be taken for its pace
     spent, rate = 0.0, 0.0
-    for size in [*growing(len(rows)), len(rows)]:
+    for size in [1, *growing(len(rows)), len(rows)]:
         count = tokens(rows[:size])
         if spent and spent + rate * count > ENOUGH_SECONDS:
             break

@@ -11,6 +11,9 @@ from typing import Protocol
 from fivefold.data.compose import Rows
 from fivefold.scores import Scores
 
+PARITY_ROWS = 256
+"""Held-out rows whose logits are compared after the model is saved and loaded again."""
+
 
 @dataclass(frozen=True)
 class Cost:

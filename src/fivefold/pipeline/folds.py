@@ -19,7 +19,7 @@ from tqdm import tqdm
 from fivefold.data.compose import Corpus, Rows
 from fivefold.data.folds import Folds
 from fivefold.errors import ArtefactError, RunError
-from fivefold.models.base import Classifier, Cost
+from fivefold.models.base import PARITY_ROWS, Classifier, Cost
 from fivefold.pipeline.executor import each
 from fivefold.pipeline.store import Store
 from fivefold.scores import CHUNK, Scores, empty
@@ -27,9 +27,6 @@ from fivefold.task import Task
 from fivefold.training.curve import CURVE, TRACKED
 
 log = logging.getLogger("fivefold")
-
-PARITY_ROWS = 256
-"""Held-out rows whose logits are compared after the model is saved and loaded again."""
 
 PARITY_TOLERANCE = 1e-4
 """Largest difference of a logit that saving and loading may make."""

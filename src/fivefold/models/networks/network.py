@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fivefold.data.compose import Corpus, Rows
 from fivefold.data.split import split
 from fivefold.errors import RecipeError
-from fivefold.models.base import Cost, History
+from fivefold.models.base import PARITY_ROWS, Cost, History
 from fivefold.models.networks.expense import activation_bytes, check_room, measured, peak_bytes, size_of
 from fivefold.models.networks.material import Material, Positions, Sequences
 from fivefold.models.networks.supervised import Agreement, Examples, Supervised, Watched, logits_of
@@ -279,8 +279,9 @@ class Network(ABC):
             return epoch, seconds_a_token(score, some, lambda index: int(tokens[index].sum()), device)
 
     def _scored_tokens(self, material: Material, held_out: Rows, watched: Rows | None) -> float:
-        """Tokens that a fold scores: those of held-out rows once, of watched ones at every evaluation."""
-        scored = tokens_of(material, held_out.index)
+        """Tokens that a fold scores: of held-out rows once, of some twice more to compare the model with what was saved
+        of it, and of watched rows at every evaluation."""
+        scored = tokens_of(material, held_out.index) + 2 * tokens_of(material, held_out.index[:PARITY_ROWS])
         if watched is not None:
             evaluations = self.training["epochs"] * self.training["evaluations_per_epoch"]
             scored += tokens_of(material, watched.index) * evaluations

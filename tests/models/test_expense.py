@@ -1,15 +1,27 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests.models.test_decoder import VARIANTS, made, tweets
 from tests.models.tiny_decoders import save_decoder
 
 from fivefold.errors import RunError
-from fivefold.models.networks import expense
-from fivefold.models.networks.expense import Size, activation_bytes, check_room, free_bytes, size_of
+from fivefold.models.backbones.backbone import load_decoder
+from fivefold.models.networks import expense, network
+from fivefold.models.networks.expense import (
+    Size,
+    activation_bytes,
+    check_room,
+    free_bytes,
+    measured,
+    peak_bytes,
+    size_of,
+)
+from fivefold.training import timing
 
 CPU = torch.device("cpu")
 LINEAR = 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 64)
@@ -30,20 +42,11 @@ def test_weights_are_counted_by_what_they_stand_for(variant: str, llama: Path) -
     net = made(task, llama, **VARIANTS[variant]).build(corpus.rows().labels, 0)
     size = size_of(net)
     assert size.parameters == EMBEDDED + LINEAR + NORMS + ADAPTED + HEAD
-    assert size.multiplied == size.parameters - EMBEDDED
-    assert size.trained == size.learnt == ADAPTED + HEAD
-    assert size.adapted
+    assert size.trained == ADAPTED + HEAD
     bytes_a_weight = {"lora": 4, "nf4": 0.5, "int8": 1}[variant]
     assert size.held == LINEAR * bytes_a_weight + (EMBEDDED + NORMS + ADAPTED + HEAD) * 4
-    assert size.training_flops() == 2 * (2 * size.multiplied + size.learnt)
-
-
-def test_a_whole_backbone_learns_six_operations_a_weight(llama: Path) -> None:
-    task, corpus = tweets(24)
-    size = size_of(made(task, llama).build(corpus.rows().labels, 0))
-    assert size.trained == size.parameters
-    assert size.training_flops() == 6 * size.multiplied
-    assert size.scoring_flops() == 2 * size.multiplied
+    whole = size_of(made(task, llama).build(corpus.rows().labels, 0))
+    assert whole.trained == whole.parameters == size.parameters - ADAPTED
 
 
 def test_the_cost_of_a_fit(llama: Path) -> None:
@@ -55,6 +58,65 @@ def test_the_cost_of_a_fit(llama: Path) -> None:
     assert cost.bytes > cost.parameters * 4
     assert fitted.net is None, "the fold's own net comes later"
     assert fitted.home is not None, "but the backbone stays"
+    assert not fitted.home.names, "without the adapter that was timed"
+
+
+@pytest.mark.parametrize("variant", ["lora", "top", "frozen"])
+def test_asking_changes_nothing_of_a_fit(variant: str, llama: Path) -> None:
+    task, corpus = tweets(24)
+    model = VARIANTS[variant] | {"head_dropout": 0.5}
+    plain, asked = made(task, llama, **model), made(task, llama, **model)
+    plain.fit(corpus.rows(), None)
+    expected = plain.score(corpus.rows()).logits
+    del plain
+    state, drawn = torch.random.get_rng_state(), np.random.get_state()[1].copy()
+    first = made(task, llama, **model)
+    first.cost(corpus.rows(np.arange(16)))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert np.array_equal(np.random.get_state()[1], drawn)
+    if first.home is not None:
+        backbone = first.home.loaded.model
+        kept = load_decoder(first.origin, first.tokenizer, seed=0).model
+        assert all(torch.equal(a, b) for a, b in zip(backbone.buffers(), kept.buffers(), strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(backbone.parameters(), kept.parameters(), strict=True))
+        assert all(parameter.grad is None for parameter in backbone.parameters())
+    asked.fit(corpus.rows(), None)
+    assert np.array_equal(asked.score(corpus.rows()).logits, expected)
+
+
+def test_time_grows_with_epochs_and_rows(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A token costs three seconds in training and one in scoring.
+    monkeypatch.setattr(timing, "seconds_a_token", lambda *_: 3.0)
+    monkeypatch.setattr(network, "seconds_a_token", lambda *_: 1.0)
+    monkeypatch.setattr(timing, "update_seconds", lambda *_: 0.0)
+    task, corpus = tweets(48)
+
+    def seconds(rows: int, **training: Any) -> float:
+        return made(task, llama, training, **VARIANTS["lora"]).cost(corpus.rows(np.arange(rows))).seconds
+
+    assert seconds(24, epochs=4) - seconds(24, epochs=2) == 2 * (seconds(24, epochs=2) - seconds(24, epochs=1))
+    assert seconds(40, epochs=9) > seconds(24, epochs=9)
+
+
+def test_a_step_that_a_gpu_has_no_room_for_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu, size = torch.device("cuda"), Size(5_000_000, 1_000_000, 20_000_000)
+    for name in ("reset_peak_memory_stats", "empty_cache"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: 100_000_000)
+    monkeypatch.setattr(expense, "free_bytes", lambda _: 8e9)
+    with pytest.raises(RunError, match=r"8\.0 GB are free on the GPU"), measured(size, gpu):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    with measured(size, gpu):
+        assert peak_bytes(size, 0.0, gpu) == 108_000_000
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_says_what_its_passes_took(llama: Path) -> None:
+    task, corpus = tweets(24)
+    cost = made(task, llama, **VARIANTS["lora"]).cost(corpus.rows())
+    assert cost.parameters * 4 < cost.bytes < 1e9
+    assert torch.cuda.memory_allocated() < cost.bytes
 
 
 def test_activations_grow_with_tokens_and_shrink_with_checkpoints(llama: Path) -> None:
@@ -68,7 +130,7 @@ def test_activations_grow_with_tokens_and_shrink_with_checkpoints(llama: Path) -
 
 
 def test_a_fit_without_room_is_refused(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    large = Size(70_000_000_000, 70_000_000_000, 70_000_000_000, 70_000_000_000, 280_000_000_000, adapted=False)
+    large = Size(70_000_000_000, 70_000_000_000, 280_000_000_000)
     with pytest.raises(RunError, match=r"1120\.0 GB for 70,000 million weights"):
         check_room(large, CPU)
     task, corpus = tweets(24)

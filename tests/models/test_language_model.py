@@ -13,6 +13,7 @@ from tests.models.tiny_encoders import ARCHITECTURES, tiny_tokenizer
 
 from fivefold.errors import DataError, FivefoldError, RecipeError
 from fivefold.models.backbones.backbone import Origin, load_encoder, load_masked_lm
+from fivefold.models.base import Cost
 from fivefold.models.pretraining.language_model import LanguageModelling, LanguageNet
 from fivefold.models.pretraining.passages import (
     IGNORED,
@@ -334,3 +335,16 @@ def test_a_tokenizer_without_a_mask_is_refused(tmp_path: Path) -> None:
     bare.save_pretrained(tmp_path)
     with pytest.raises(RecipeError, match="mask token"):
         pretrain(texts_of(10), beginning(str(tmp_path)), how())
+
+
+def test_what_pretraining_takes_is_told_and_changes_nothing(folder: str) -> None:
+    told: list[Cost] = []
+    texts, asked = texts_of(40), how(training={"epochs": 2})
+    plain = pretrain(texts, beginning(folder), asked)
+    announced = pretrain(texts, beginning(folder), asked, announce=told.append)
+    (cost,) = told
+    assert cost.seconds > 0
+    assert cost.parameters == cost.trained == sum(p.numel() for p in plain.net.parameters())
+    assert cost.bytes > cost.parameters * 16
+    for ours, theirs in zip(plain.net.parameters(), announced.net.parameters(), strict=True):
+        assert torch.equal(ours, theirs)

@@ -11,6 +11,9 @@ from typing import Protocol
 from fivefold.data.compose import Rows
 from fivefold.scores import Scores
 
+PARITY_ROWS = 256
+"""Held-out rows whose logits are compared after the model is saved and loaded again."""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -26,6 +29,8 @@ class Cost:
         What is done once for all folds.
     parameters, trained
         Weights of a network, and those of them that learn; 0 for other models.
+    room
+        Bytes that are free for folds; None where nobody says.
     """
 
     seconds: float
@@ -33,6 +38,7 @@ class Cost:
     shared_seconds: float = 0.0
     parameters: int = 0
     trained: int = 0
+    room: float | None = None
 
 
 @dataclass(frozen=True)

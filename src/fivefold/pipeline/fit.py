@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from fivefold.models.families import family_class
 from fivefold.pipeline.continuation import beginning
 from fivefold.pipeline.decide import decide
 from fivefold.pipeline.ensemble import fit_ensemble
-from fivefold.pipeline.folds import fit_folds, gather, total_cost, write_json
+from fivefold.pipeline.folds import expected, fit_folds, gather, total_cost, write_json
 from fivefold.pipeline.inspect import check_frame
 from fivefold.pipeline.predict import FORMS, predict_frame
 from fivefold.pipeline.prepare import Prepared, prepare, single_recipes, source_name
@@ -235,29 +236,16 @@ def joined_texts(corpus: Corpus) -> list[str]:
 def announce(prepared: Prepared, folds: Folds, cost: Cost) -> None:
     """Say what is about to be fitted and what it will take."""
     task = prepared.task
+    after = EVALUATION_SECONDS + len(prepared.corpus) * task.width * EVALUATION_SECONDS_PER_LOGIT
     log.info(
-        "%s, %s (%s), %s (%s): about %s and %.1f GB%s",
+        "%s, %s (%s), %s (%s): %s",
         counted(len(prepared.corpus), "row"),
         counted(len(task.targets), "target"),
         counted(task.width, "logit"),
         counted(len(folds.evaluated), "fold"),
         folds.method,
-        duration(cost.seconds + EVALUATION_SECONDS + len(prepared.corpus) * task.width * EVALUATION_SECONDS_PER_LOGIT),
-        cost.bytes / 1e9,
-        f"; {millions(cost.parameters)} weights, {millions(cost.trained)} of them trained" if cost.parameters else "",
+        expected(replace(cost, seconds=cost.seconds + after)),
     )
-
-
-def millions(count: int) -> str:
-    """A number of weights as a person says it."""
-    return f"{count / 1e9:.1f} billion" if count >= 1e9 else f"{count / 1e6:.3g} million"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    if seconds < 90:
-        return f"{max(seconds, 1):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def predict_test(store: Store, test: pl.DataFrame) -> None:

@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from fivefold.data.compose import Corpus, Rows
 from fivefold.data.folds import Folds
-from fivefold.errors import ArtefactError
-from fivefold.models.base import Classifier, Cost
+from fivefold.errors import ArtefactError, RunError
+from fivefold.models.base import PARITY_ROWS, Classifier, Cost
 from fivefold.pipeline.executor import each
 from fivefold.pipeline.store import Store
 from fivefold.scores import CHUNK, Scores, empty
@@ -27,9 +27,6 @@ from fivefold.task import Task
 from fivefold.training.curve import CURVE, TRACKED
 
 log = logging.getLogger("fivefold")
-
-PARITY_ROWS = 256
-"""Held-out rows whose logits are compared after the model is saved and loaded again."""
 
 PARITY_TOLERANCE = 1e-4
 """Largest difference of a logit that saving and loading may make."""
@@ -39,10 +36,43 @@ STRONGEST = 12
 
 
 def total_cost(corpus: Corpus, folds: Folds, first: Classifier, at_once: int = 1) -> Cost:
-    """What fitting all folds is expected to take, seconds in all, as a classifier of the first fold says."""
-    one = first.cost(corpus.rows(folds.training(folds.evaluated[0])))
-    seconds = one.shared_seconds + one.seconds * len(folds.evaluated)
-    return replace(one, seconds=seconds, bytes=one.bytes * min(at_once, len(folds.evaluated)))
+    """What fitting all folds is expected to take, seconds in all, as a classifier of the first fold says.
+
+    Raises
+    ------
+    RunError
+        If one fold, or so many at once, don't fit into memory.
+    """
+    one, count = first.cost(corpus.rows(folds.training(folds.evaluated[0]))), len(folds.evaluated)
+    at_once = min(at_once, count)
+    if at_once > 1 and one.room is not None and one.bytes * at_once > one.room:
+        raise RunError(
+            f"{at_once} folds at once don't fit into memory.",
+            allowed=f"{one.room / 1e9:.1f} GB are free",
+            got=f"{at_once} times {one.bytes / 1e9:.1f} GB",
+            next_step=f"fit {max(1, int(one.room // one.bytes))} at a time (--folds-at-once)",
+        )
+    return replace(one, seconds=one.shared_seconds + one.seconds * count, bytes=one.bytes * at_once)
+
+
+def expected(cost: Cost) -> str:
+    """A cost in words."""
+    said = f"about {duration(cost.seconds)} and {cost.bytes / 1e9:.1f} GB"
+    if not cost.parameters:
+        return said
+    return f"{said}; {millions(cost.parameters)} weights, {millions(cost.trained)} of them trained"
+
+
+def millions(count: int) -> str:
+    """A number of weights as a person says it."""
+    return f"{count / 1e9:.1f} billion" if count >= 1e9 else f"{count / 1e6:.3g} million"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def fit_folds(

@@ -13,8 +13,9 @@ import polars as pl
 from fivefold.data.columns import counted
 from fivefold.data.infer import infer
 from fivefold.errors import DataError, RecipeError
+from fivefold.models.base import Cost
 from fivefold.models.families import family_class
-from fivefold.pipeline.folds import keep_curves, write_json
+from fivefold.pipeline.folds import expected, keep_curves, write_json
 from fivefold.pipeline.prepare import (
     MARK,
     Prepared,
@@ -142,7 +143,6 @@ def fit_backbone(store: Store, recipe: Recipe, texts: Sequence[str]) -> Path | N
     if recipe.pretraining is None:
         return None
     if not store.has(BACKBONE):
-        log.info("Pretraining the backbone on %s", counted(len(texts), "text"))
         with store.scratch(BACKBONE) as scratch, store.stage(BACKBONE) as folder:
             figures = write_backbone(folder, scratch, recipe, texts)
         log.info(
@@ -170,7 +170,11 @@ def write_backbone(folder: Path, scratch: Path, recipe: Recipe, texts: Sequence[
     )
     beginning = Beginning(origin, model.tokenizer)
     plain = settings.model_dump(exclude={"test_texts"})
-    found = pretrain(texts, beginning, Pretraining(**plain, seed=recipe.seed), scratch)
+
+    def announce(cost: Cost) -> None:
+        log.info("Pretraining the backbone on %s: %s", counted(len(texts), "text"), expected(cost))
+
+    found = pretrain(texts, beginning, Pretraining(**plain, seed=recipe.seed), scratch, announce)
     for remark in found.remarks:
         log.warning("  %s", remark)
     found.save(folder / MODEL)

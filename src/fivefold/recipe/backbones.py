@@ -157,6 +157,9 @@ class DecoderSettings(BackboneSettings):
         "nf4 and int8: quantised, which with an adapter is QLoRA",
     )
     adapter: AdapterSettings | None = Field(None, description="LoRA; none: the backbone itself is trained")
+    kernels: Literal["none", "liger", "unsloth"] = Field(
+        "none", description="what computes the layers on a CUDA GPU; none: torch; liger, unsloth: these packages"
+    )
 
     @property
     def idle(self) -> Mapping[str, tuple[str, ...]]:
@@ -183,4 +186,12 @@ class DecoderSettings(BackboneSettings):
             )
         if self.architecture is not None and self.weights in QUANTISED:
             raise ValueError(f"weights '{self.weights}' are made of trained ones: name 'backbone'")
+        return self
+
+    @model_validator(mode="after")
+    def _unsloth_adapts(self) -> DecoderSettings:
+        if self.kernels == "unsloth" and self.adapter is None:
+            raise ValueError("kernels 'unsloth' are for an adapter: add it (adapter: {}), or take kernels: liger")
+        if self.kernels == "unsloth" and (self.dropout or self.attention_dropout):
+            raise ValueError("kernels 'unsloth' drop nothing: leave dropout and attention_dropout out")
         return self

@@ -42,6 +42,10 @@ class Batches:
         """Optimiser steps of an epoch."""
         return -(-len(self.lengths) // self.batch_size)
 
+    def tokens(self, rows: IndexArray) -> int:
+        """Tokens of a pass over these rows, padding included."""
+        return int(self.counts[rows].sum()) * int(self.lengths[rows].max(initial=0))
+
     def epoch(self, number: int) -> list[list[IndexArray]]:
         """The steps of an epoch, each a list of micro-batches of row positions; every row once."""
         random = np.random.default_rng([self.seed, number])

@@ -26,6 +26,7 @@ from transformers import (
 from fivefold.errors import FivefoldError, MissingExtraError
 from fivefold.models.backbones.architectures import set_dropouts
 from fivefold.models.backbones.big_bird import mend
+from fivefold.models.backbones.kernels import Kernels, apply_liger, check_kernels, unsloth_model
 from fivefold.models.backbones.packing import let_pack
 from fivefold.models.backbones.places import explained, first_line, quiet, resolve
 from fivefold.training.precision import DTYPES, choose_precision, default_device
@@ -57,6 +58,8 @@ class Origin:
         BigBird's attention, see `Passes`.
     weights
         How weights that aren't trained are held.
+    kernels
+        What computes a decoder's layers, see `kernels`.
     """
 
     name: str | None = None
@@ -66,6 +69,7 @@ class Origin:
     attention_dropout: float | None = None
     attention: Attention = "auto"
     weights: Weights = "fp32"
+    kernels: Kernels = "none"
 
 
 @dataclass(frozen=True)
@@ -171,14 +175,20 @@ def load_decoder(origin: Origin, tokenizer: Any, *, seed: int) -> Backbone:
     FivefoldError
         If it can't be had.
     MissingExtraError
-        If bitsandbytes isn't installed and weights are to be quantised.
+        If bitsandbytes isn't installed and weights are to be quantised, or the kernels aren't.
     """
+    check_kernels(origin.kernels)
     if origin.weights in QUANTISED and importlib.util.find_spec("bitsandbytes") is None:
         raise MissingExtraError("bitsandbytes", "llm", f"model.weights {origin.weights}")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it says at every product what it casts
     config = load_config(origin, tokenizer)
     config.use_cache = False  # of keys and values, which only generating reads
-    return _load(AutoModel, origin, config, seed)
+    if origin.kernels == "unsloth":
+        return _unslothed(origin, config, seed)
+    backbone = _load(AutoModel, origin, config, seed)
+    if origin.kernels == "liger":
+        apply_liger(backbone.model)
+    return backbone
 
 
 def load_causal_lm(origin: Origin, tokenizer: Any, *, seed: int) -> Backbone:
@@ -243,6 +253,13 @@ def _trained(kind: Any, origin: Origin, config: Any) -> Backbone:
             **held(origin.weights),
         )
     return Backbone(model, tuple(sorted(name for name in report["missing_keys"] if "pooler" not in name)))
+
+
+def _unslothed(origin: Origin, config: Any, seed: int) -> Backbone:
+    place = resolve(origin.name)
+    with quiet(), torch.random.fork_rng(), explained(place, "backbone"):
+        trust = origin.trust_remote_code
+        return Backbone(unsloth_model(place, config, origin.weights, trust_remote_code=trust, seed=seed))
 
 
 def held(weights: Weights) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fivefold.models.backbones.adapters import Adapter, load_adapter
 from fivefold.models.backbones.backbone import Backbone, Weights, load_decoder
+from fivefold.models.backbones.kernels import Kernels, usable
 from fivefold.models.backbones.resident import TRAINED, Resident, resident
 from fivefold.models.decoder.net import AdaptedNet, copy_adapter
 from fivefold.models.networks.network import weights_of
@@ -23,10 +24,12 @@ from fivefold.training.precision import choose_precision, default_device
 class DecoderClassifier(PooledClassifier):
     """One fold of the decoder family; settings as in the recipe's section `model`."""
 
-    def __init__(self, task: Task, *, weights: str, adapter: Mapping[str, Any] | None, **common: Any) -> None:
+    def __init__(
+        self, task: Task, *, weights: str, adapter: Mapping[str, Any] | None, kernels: Kernels, **common: Any
+    ) -> None:
         super().__init__(task, **common)
         self.adapter = None if adapter is None else Adapter(**adapter)
-        self.origin = replace(self.origin, weights=self._held(weights))
+        self.origin = replace(self.origin, weights=self._held(weights), kernels=kernels)
         self.home: Resident | None = None
         self.begins_from: Path | None = None
 
@@ -92,7 +95,11 @@ class DecoderClassifier(PooledClassifier):
             super().save(folder)
 
     def load(self, folder: Path) -> None:
-        """Become the model that `save` wrote; an adapter's backbone is found by its name, in memory if it is there."""
+        """Become the model that `save` wrote; an adapter's backbone is found by its name, in memory if it is there.
+
+        Kernels that can't run here are left out.
+        """
+        self.origin = replace(self.origin, kernels=usable(self.origin.kernels))
         if self.adapter is None:
             super().load(folder)
             return

@@ -1,8 +1,10 @@
-"""What a fit of a network is expected to take, told before it starts."""
+"""What a fit of a network takes in memory, told before it starts."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -12,13 +14,13 @@ import torch
 from torch import nn
 
 from fivefold.errors import RunError
-from fivefold.training.precision import Precision, matrix_peak
-
-EFFICIENCY = 0.45
-"""Share of the matrix peak that a fit reaches, measured with MiniLM on tweets."""
+from fivefold.training.precision import Precision
 
 STATE_BYTES = 12
 """Gradient and the two moments of AdamW in fp32, beside a trained weight itself."""
+
+MOMENT_BYTES = 8
+"""The two moments alone: a pass that was measured had weights and gradients."""
 
 BASE_BYTES = 0.5e9
 """Python, torch and transformers."""
@@ -38,48 +40,23 @@ class Size:
     ----------
     parameters, trained
         All of them, and those that learn.
-    multiplied, learnt
-        The same without embeddings, which are looked up.
     held
         Bytes that all of them take in memory.
-    adapted
-        Whether what learns stands beside weights that don't, all the way down.
     """
 
     parameters: int
     trained: int
-    multiplied: int
-    learnt: int
     held: int
-    adapted: bool
-
-    def training_flops(self) -> float:
-        """Of a token: two for each weight forward, two back to what learns below, and two for a gradient."""
-        back = self.multiplied if self.adapted else self.learnt
-        return 2.0 * (self.multiplied + back + self.learnt)
-
-    def scoring_flops(self) -> float:
-        """Of a token: two for each weight."""
-        return 2.0 * self.multiplied
 
 
 def size_of(module: nn.Module) -> Size:
     """Count the weights of a module; quantised ones by what they stand for."""
-    named = [(name, parameter, _count(parameter)) for name, parameter in module.named_parameters()]
-    lean = [each for each in named if "embed" not in each[0] and "wte" not in each[0]]
+    parameters = list(module.parameters())
     return Size(
-        sum(count for _, _, count in named),
-        sum(count for _, parameter, count in named if parameter.requires_grad),
-        sum(count for _, _, count in lean),
-        sum(count for _, parameter, count in lean if parameter.requires_grad),
-        sum(parameter.numel() * parameter.element_size() for _, parameter, _ in named),
-        any("lora_" in name for name, parameter, _ in named if parameter.requires_grad),
+        sum(map(_count, parameters)),
+        sum(_count(parameter) for parameter in parameters if parameter.requires_grad),
+        sum(parameter.numel() * parameter.element_size() for parameter in parameters),
     )
-
-
-def seconds_of(flops: float, device: torch.device, precision: Precision) -> float:
-    """How long so many operations take at the measured peak of the device and the usual share of it."""
-    return flops / (matrix_peak(device, precision, rounds=1) * EFFICIENCY)
 
 
 def activation_bytes(backbone: Any, tokens: int, precision: Precision, *, checkpointed: bool) -> float:
@@ -92,23 +69,58 @@ def activation_bytes(backbone: Any, tokens: int, precision: Precision, *, checkp
     return float(values * (layers + VALUES_A_LAYER if checkpointed else layers * VALUES_A_LAYER))
 
 
-def check_room(size: Size, device: torch.device) -> None:
-    """Refuse a fit whose weights, gradients and moments alone are more than there is memory for.
+def peak_bytes(size: Size, activations: float, device: torch.device) -> float:
+    """Memory at the peak of a fit: on a GPU what passes were seen to take, and moments; on a CPU by their formula."""
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device) + size.trained * MOMENT_BYTES)
+    return BASE_BYTES + size.held + size.trained * STATE_BYTES + activations
+
+
+def check_room(size: Size, device: torch.device) -> float | None:
+    """The bytes that are free for a fit; None if nobody says.
 
     Raises
     ------
     RunError
-        If they are.
+        If weights, gradients and moments alone are more.
     """
     needed, room = size.held + size.trained * STATE_BYTES, free_bytes(device)
     if room is not None and needed > room:
-        millions, learnt = size.parameters / 1e6, size.trained / 1e6
-        raise RunError(
-            "This fit doesn't fit into memory.",
-            allowed=f"{room / 1e9:.1f} GB are free on the {'GPU' if device.type == 'cuda' else 'machine'}",
-            got=f"{needed / 1e9:.1f} GB for {millions:,.0f} million weights, {learnt:,.0f} million of them trained",
-            next_step="train an adapter (model.adapter), hold the backbone in less (model.weights: nf4), or freeze it",
-        )
+        raise _too_large(size, device, room, f"{needed / 1e9:.1f} GB")
+    return room
+
+
+@contextmanager
+def measured(size: Size, device: torch.device) -> Iterator[None]:
+    """Passes whose peak `peak_bytes` tells on a GPU, whose memory is free again after them.
+
+    Raises
+    ------
+    RunError
+        If they need more than there is.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    room = free_bytes(device) or 0.0
+    torch.cuda.reset_peak_memory_stats(device)
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise _too_large(size, device, room, "more in the first step") from error
+    finally:
+        torch.cuda.empty_cache()
+
+
+def _too_large(size: Size, device: torch.device, room: float, got: str) -> RunError:
+    millions, learnt = size.parameters / 1e6, size.trained / 1e6
+    return RunError(
+        "This fit doesn't fit into memory.",
+        allowed=f"{room / 1e9:.1f} GB are free on the {'GPU' if device.type == 'cuda' else 'machine'}",
+        got=f"{got} for {millions:,.0f} million weights, {learnt:,.0f} million of them trained",
+        next_step="train an adapter (model.adapter), hold the backbone in less (model.weights: nf4), freeze it, "
+        "lower training.tokens_per_pass, or take a smaller one",
+    )
 
 
 def free_bytes(device: torch.device) -> float | None:

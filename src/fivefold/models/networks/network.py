@@ -15,16 +15,9 @@ from torch import Tensor, nn
 from fivefold.data.compose import Corpus, Rows
 from fivefold.data.split import split
 from fivefold.errors import RecipeError
-from fivefold.models.base import Cost, History
-from fivefold.models.networks.expense import (
-    BASE_BYTES,
-    STATE_BYTES,
-    activation_bytes,
-    check_room,
-    seconds_of,
-    size_of,
-)
-from fivefold.models.networks.material import Material, Sequences
+from fivefold.models.base import PARITY_ROWS, Cost, History
+from fivefold.models.networks.expense import activation_bytes, check_room, measured, peak_bytes, size_of
+from fivefold.models.networks.material import Material, Positions, Sequences
 from fivefold.models.networks.supervised import Agreement, Examples, Supervised, Watched, logits_of
 from fivefold.objectives.objective import Objective
 from fivefold.objectives.weights import loss_weights
@@ -36,10 +29,14 @@ from fivefold.training.inputs import Coverage, Inputs
 from fivefold.training.optim import Group, layer_groups
 from fivefold.training.plan import Optimisation
 from fivefold.training.precision import SCORING_TOKENS, TRAINING_TOKENS, choose_precision, default_device
+from fivefold.training.timing import epoch_seconds, seconds_a_token, unchanged
 from fivefold.training.trackers import require_trackers
 
 INNER = 10
 """One row in so many is taken from a fold's training rows to choose weights by."""
+
+SCORED_PASSES = 4
+"""Passes of each core whose scoring is timed."""
 
 Columns = Mapping[str, Sequence[str]]
 
@@ -85,6 +82,10 @@ class Network(ABC):
         """All rows of a corpus as the trained part reads them."""
         return self.sequences(corpus)
 
+    def unread(self, net: nn.Module, sequences: Sequences) -> Material:
+        """Material as `material` makes it of these sequences, but for its values, which take time."""
+        return sequences
+
     @abstractmethod
     def build(self, labels: Labels | None, seed: int) -> nn.Module:
         """An untrained module, its head at the rates of `labels`."""
@@ -120,35 +121,33 @@ class Network(ABC):
         return {}
 
     def cost(self, train: Rows) -> Cost:
-        """From weights, tokens and the measured matrix peak of the device.
+        """From some timed passes of an untrained net, which leave nothing behind.
 
         Raises
         ------
         RunError
-            If weights, gradients and moments alone are more than there is memory for.
+            If weights, gradients and moments alone, or on a GPU a step, are more than there is memory for.
         """
         self.learn_vocabulary(train)
-        material = self.sequences(train.corpus)
-        device, precision = default_device(), self._precision(default_device())
-        module = self.net or self.build(None, self.seed)
-        size = size_of(module)
-        check_room(size, device)
-        tokens = float((material.lengths * material.counts)[train.index].sum())
-        tokens *= (2 if self._swapped("training") else 1) * (2 if self.objective["rdrop_alpha"] else 1)
-        scoring = size.scoring_flops() * tokens * len(train.corpus) / max(1, len(train))
-        if self.frozen:
-            learning = 6 * size.learnt * float(material.counts[train.index].sum()) * self.training["epochs"]
-        else:
-            learning = size.training_flops() * tokens * self.training["epochs"] + scoring
-        longest = min(int(material.lengths.max(initial=1)) * self.training["batch_size"], self.training_tokens)
-        checkpointed = self.training["gradient_checkpointing"]
-        activations = activation_bytes(getattr(module, "backbone", None), longest, precision, checkpointed=checkpointed)
+        corpus, t, device = train.corpus, self.training, default_device()
+        net = self.net or self.build(None, self.seed)
+        size = size_of(net)
+        room = check_room(size, device)
+        held_out = corpus.rows(np.setdiff1d(np.arange(len(corpus)), train.index))
+        learnt, watched = self._divided(train, held_out)
+        material = self.sequences(corpus)
+        trainee = self._trainee(net, self._examples(learnt, self.unread(net, material)), None, None)
+        with measured(size, device):
+            epoch, token = self._timed(net, trainee, material)
+            peak = peak_bytes(size, self._activations(net, trainee), device)
+        scored = self._scored_tokens(material, held_out, watched)
         return Cost(
-            seconds_of(learning, device, precision),
-            BASE_BYTES + size.held + size.trained * STATE_BYTES + (0 if self.frozen else activations),
-            seconds_of(scoring, device, precision) if self.frozen else 0.0,
+            epoch * t["epochs"] + (0.0 if self.frozen else token * scored),
+            peak,
+            token * tokens_of(material, np.arange(material.rows)) if self.frozen else 0.0,
             size.parameters,
             size.trained,
+            room,
         )
 
     def fit(self, train: Rows, valid: Rows | None, scratch: Path | None = None) -> History:
@@ -163,13 +162,12 @@ class Network(ABC):
         net = self.begin(train.labels)
         begun = weights_of(self.trained(net)) if self.resumed else None
         checkpoint_gradients(net, self.training["gradient_checkpointing"])
-        examples = self._examples(train)
+        examples = self._examples(train, self.material(train.corpus))
         trainee = self._trainee(net, examples, watched, begun)
         how = self._optimisation()
         outcome = loop.train(trainee, how, seed=self.seed, scratch=scratch)
         net.eval()
-        tokens = float((examples.material.lengths * examples.material.counts)[examples.index].sum())
-        passed = tokens * outcome.steps / max(1, len(trainee.steps(0)))
+        passed = tokens_of(examples.material, examples.index) * outcome.steps / max(1, len(trainee.steps(0)))
         figures = {
             "rows": float(len(train)),
             "steps": float(outcome.steps),
@@ -238,8 +236,8 @@ class Network(ABC):
             return train.take(rest), train.take(inner)
         return train, valid
 
-    def _examples(self, train: Rows) -> Examples:
-        material, labels, weights, index = self.material(train.corpus), train.labels, train.weights, train.index
+    def _examples(self, train: Rows, material: Material) -> Examples:
+        labels, weights, index = train.labels, train.weights, train.index
         if self._swapped("training"):
             index = np.concatenate([index, index + len(train.corpus)])
             labels, weights = concatenate([labels, labels.swapped()]), np.concatenate([weights, weights])
@@ -263,6 +261,43 @@ class Network(ABC):
             watched=watched,
             tokens_per_pass=self.scoring_tokens,
             fresh=lambda seed: begun or self.fresh_weights(examples.labels, seed),
+        )
+
+    def _timed(self, net: nn.Module, trainee: Supervised, material: Sequences) -> tuple[float, float]:
+        """Seconds of an epoch, and those of a token in scoring, where passes run side by side."""
+        device = default_device()
+        checkpoint_gradients(net, self.training["gradient_checkpointing"])
+        epoch = epoch_seconds(trainee, trainee.batches, self._precision(device), device)
+        tokens = material.lengths * material.counts
+        rows = np.random.default_rng(self.seed).permutation(material.rows)
+        enough = SCORED_PASSES * torch.get_num_threads() * self.scoring_tokens
+        some = rows[: int(np.searchsorted(np.cumsum(tokens[rows]), enough)) + 1]
+
+        def score(index: Positions) -> None:
+            logits_of(net.eval(), material, index, self.task, self.scoring_tokens)
+
+        with unchanged(net, device):
+            return epoch, seconds_a_token(score, some, lambda index: int(tokens[index].sum()), device)
+
+    def _scored_tokens(self, material: Material, held_out: Rows, watched: Rows | None) -> float:
+        """Tokens that a fold scores: of held-out rows once, of some twice more to compare the model with what was saved
+        of it, and of watched rows at every evaluation."""
+        scored = tokens_of(material, held_out.index) + 2 * tokens_of(material, held_out.index[:PARITY_ROWS])
+        if watched is not None:
+            evaluations = self.training["epochs"] * self.training["evaluations_per_epoch"]
+            scored += tokens_of(material, watched.index) * evaluations
+        return scored * (2 if self._swapped("scoring") else 1)
+
+    def _activations(self, net: nn.Module, trainee: Supervised) -> float:
+        """Bytes of the longest pass, whose rows R-Drop takes twice; 0 where the trunk is frozen."""
+        if self.frozen:
+            return 0.0
+        longest = max(trainee.batches.tokens(part) for step in trainee.steps(0) for part in step)
+        return activation_bytes(
+            getattr(net, "backbone", None),
+            longest * (2 if trainee.agreement else 1),
+            self._precision(default_device()),
+            checkpointed=self.training["gradient_checkpointing"],
         )
 
     def fresh_weights(self, labels: Labels, seed: int) -> Mapping[str, Tensor]:
@@ -317,6 +352,11 @@ def _shortened(inputs: Inputs, rows: int) -> dict[str, Coverage]:
     """The fields that lost tokens in the first rows."""
     covered = {name: each.first(rows) for name, each in inputs.fields.items()}
     return {name: each for name, each in covered.items() if each.truncated}
+
+
+def tokens_of(material: Material, index: Positions) -> float:
+    """Tokens of the rows at `index`, padding not included where a row is one sequence."""
+    return float((material.lengths * material.counts)[index].sum())
 
 
 def weights_of(module: nn.Module) -> dict[str, Tensor]:

@@ -29,7 +29,7 @@ def frozen_activations(net: PooledNet, sequences: Sequences, key: str, tokens_pe
         What names trunk and pooling; with the sequences it names the file in the cache.
     """
     inputs = sequences.inputs
-    starts = starts_of(np.bincount(inputs.owner, minlength=inputs.rows))
+    starts = part_starts(sequences)
     path = _cached(inputs, key)
     found = _read(path, int(starts[-1]), int(net.backbone.config.hidden_size))
     if found is None:
@@ -38,6 +38,11 @@ def frozen_activations(net: PooledNet, sequences: Sequences, key: str, tokens_pe
             vectors = found
             keep(path, lambda file: np.save(file, vectors))
     return Activations(found, starts)
+
+
+def part_starts(sequences: Sequences) -> IndexArray:
+    """Position of each row's first part, (rows + 1,)."""
+    return starts_of(np.bincount(sequences.inputs.owner, minlength=sequences.rows))
 
 
 def _computed(net: PooledNet, sequences: Sequences, starts: np.ndarray, tokens_per_pass: int) -> FloatArray:

@@ -10,17 +10,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from fivefold.data.compose import Corpus, Rows
 from fivefold.models.backbones.architectures import position_limit
 from fivefold.models.backbones.backbone import Attention, Backbone, Origin, load_config, load_tokenizer
-from fivefold.models.networks.material import Material, Sequences
+from fivefold.models.networks.material import Activations, Material, Sequences
 from fivefold.models.networks.network import Network, read_both_ways, truncation_remarks
 from fivefold.models.networks.reading import Reading, Windows
 from fivefold.models.pairs import outcomes_of
-from fivefold.models.pooled.activations import frozen_activations
+from fivefold.models.pooled.activations import frozen_activations, part_starts
 from fivefold.models.pooled.net import PooledHead, PooledNet
 from fivefold.models.pooled.sides import read_sides
 from fivefold.objectives.weights import label_biases
@@ -143,6 +144,13 @@ class PooledClassifier(Network):
         )
         key = hashlib.sha256(repr(named).encode()).hexdigest()
         return corpus.once(f"activations:{key}", lambda _: frozen_activations(net, sequences, key, self.scoring_tokens))
+
+    def unread(self, net: Any, sequences: Sequences) -> Material:
+        """Token sequences, or zeros where a frozen trunk's vectors will be."""
+        if not self.frozen:
+            return sequences
+        starts = part_starts(sequences)
+        return Activations(np.zeros((int(starts[-1]), int(net.backbone.config.hidden_size)), np.float32), starts)
 
     @cached_property
     def lead(self) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import fields as keys_of
 from functools import cached_property
@@ -23,6 +23,8 @@ from fivefold.models.backbones.backbone import (
     load_tokenizer,
     save_backbone,
 )
+from fivefold.models.base import Cost
+from fivefold.models.networks.expense import activation_bytes, check_room, measured, peak_bytes, size_of
 from fivefold.models.pretraining.language_model import LanguageModelling, LanguageNet, perplexity
 from fivefold.models.pretraining.passages import (
     Layout,
@@ -41,6 +43,7 @@ from fivefold.training.inputs import learn_template
 from fivefold.training.loop import train
 from fivefold.training.plan import Optimisation, Outcome
 from fivefold.training.precision import TRAINING_TOKENS, choose_precision, default_device
+from fivefold.training.timing import epoch_seconds
 from fivefold.training.tokens import Tokens, tokenise
 from fivefold.training.trackers import require_trackers
 
@@ -179,7 +182,13 @@ class Pretrained:
         save_backbone(self.net.backbone, self.tokenizer, folder)
 
 
-def pretrain(texts: Sequence[str], beginning: Beginning, how: Pretraining, scratch: Path | None = None) -> Pretrained:
+def pretrain(
+    texts: Sequence[str],
+    beginning: Beginning,
+    how: Pretraining,
+    scratch: Path | None = None,
+    announce: Callable[[Cost], None] | None = None,
+) -> Pretrained:
     """Language modelling on `texts`; the weights of the evaluation with the lowest perplexity remain.
 
     Parameters
@@ -188,6 +197,8 @@ def pretrain(texts: Sequence[str], beginning: Beginning, how: Pretraining, scrat
         Any texts; those that are the same to the tokenizer count as one.
     scratch
         A folder that survives a kill: with what is there the same call goes on where it was.
+    announce
+        Told before training begins what it is expected to take.
 
     Raises
     ------
@@ -209,6 +220,8 @@ def pretrain(texts: Sequence[str], beginning: Beginning, how: Pretraining, scrat
         learning_rate=how.training["learning_rate"],
         fresh=lambda seed: LanguageNet(beginning.load(how.objective, seed).model, beginning.origin.attention),
     )
+    if announce is not None:
+        announce(cost_of(trainee, how))
     before = trainee.evaluate(net.to(default_device()).eval())["perplexity"]
     outcome = train(trainee, how.optimisation(), seed=how.seed, scratch=scratch)
     after = trainee.evaluate(net.eval())["perplexity"]
@@ -216,6 +229,35 @@ def pretrain(texts: Sequence[str], beginning: Beginning, how: Pretraining, scrat
     figures = {"before": before, "after": after, "baseline": baseline, **counts_of(learnt, watched, outcome)}
     said = limit_remarks(beginning, how), harm_remarks(before, after)
     return Pretrained(net, beginning.tokenizer, figures, (*backbone.remarks, *said[0], *said[1], *outcome.remarks))
+
+
+def cost_of(trainee: LanguageModelling, how: Pretraining) -> Cost:
+    """What pretraining is expected to take, from some timed passes that leave nothing behind.
+
+    A guessed token's logits are held twice and their gradient once, in fp32.
+
+    Raises
+    ------
+    RunError
+        If there isn't memory enough.
+    """
+    device, plan = default_device(), how.optimisation()
+    size, batches = size_of(trainee.module), trainee.batches
+    backbone: Any = trainee.module.backbone
+    room = check_room(size, device)
+    longest = max(batches.tokens(part) for step in trainee.steps(0) for part in step)
+    guessed = longest * (1.0 if how.objective == "causal" else how.masked_share)
+    activations = (
+        activation_bytes(backbone, longest, plan.precision, checkpointed=how.training["gradient_checkpointing"])
+        + 3 * 4 * guessed * backbone.config.vocab_size
+    )
+    with measured(size, device):
+        epoch = epoch_seconds(trainee, batches, plan.precision, device)
+        peak = peak_bytes(size, activations, device)
+    # A pass without gradients has a third of the operations.
+    share = float(trainee.watched.inputs.coverage.kept.sum()) / max(1.0, 3 * float(trainee.passages.inputs.kept.sum()))
+    epochs = plan.epochs + share * (2 + plan.epochs * plan.evaluations_per_epoch)
+    return Cost(epoch * epochs, peak, 0.0, size.parameters, size.trained, room)
 
 
 def passages_of(

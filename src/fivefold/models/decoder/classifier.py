@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fivefold.models.backbones.adapters import Adapter
 from fivefold.models.backbones.backbone import Backbone, Weights, load_decoder
 from fivefold.models.backbones.resident import TRAINED, Resident, resident
-from fivefold.models.decoder.net import AdaptedNet, copy_adapter
+from fivefold.models.decoder.net import AdaptedNet, DecoderNet, copy_adapter
 from fivefold.models.networks.network import weights_of
 from fivefold.models.pooled.classifier import PooledClassifier
 from fivefold.objectives.weights import label_biases
@@ -45,6 +45,15 @@ class DecoderClassifier(PooledClassifier):
     def load_backbone(self, seed: int) -> Backbone:
         """The backbone alone."""
         return load_decoder(self.origin, self.tokenizer, seed=seed)
+
+    @property
+    def head_settings(self) -> dict[str, Any]:
+        """What a net is told beside its backbone and first weights."""
+        return super().head_settings | {"prefix": self.reading.prefix(self.tokenizer, self.lead)}
+
+    def over(self, model: Any, biases: FloatArray | None, seed: int) -> nn.Module:
+        """Pooling and a fresh head over a backbone."""
+        return DecoderNet(model, seed=seed, biases=biases, **self.head_settings)
 
     def build(self, labels: Labels | None, seed: int) -> nn.Module:
         """The backbone under a fresh head at the label rates; with an adapter, one that is to be trained."""

@@ -16,7 +16,9 @@ from fivefold.training.cache import cache_folder
 from fivefold.training.inputs import (
     NO_LEAD,
     Inputs,
+    Template,
     Truncation,
+    fields_named,
     joined,
     learn_template,
     separate,
@@ -81,9 +83,7 @@ class Reading:
             If a key names a field that isn't there, has nothing to merge, or asks for more than the backbone reads.
         """
         self._check(list(texts), limit)
-        template, order = learn_template(tokenizer), tuple(texts)
-        if self.template is not None:
-            template, order = written_template(self.template, tokenizer, order)
+        template, order = self._template(tokenizer, tuple(texts))
         tokens = {name: tokenise(texts[name], tokenizer, cache_for(texts[name])) for name in order}
         if self.windows is not None:
             read = windowed if self.fields == "joined" else separately_windowed
@@ -91,6 +91,17 @@ class Reading:
             return read(cut, template, self.windows.tokens, self.windows.overlap, self.windows.most, lead)
         kept = Truncation(self.max_tokens or limit.tokens, self.truncation, self.head_share, self.field_tokens)
         return (joined if self.fields == "joined" else separate)(tokens, template, kept, lead)
+
+    def prefix(self, tokenizer: Any, lead: IntArray = NO_LEAD) -> tuple[int, ...]:
+        """Ids that every sequence begins with, short of the last: with empty texts there may be nothing behind it."""
+        names = () if self.template is None else fields_named(self.template)
+        template, _ = self._template(tokenizer, names)
+        return (*template.prefix, *lead.tolist())[:-1]
+
+    def _template(self, tokenizer: Any, names: tuple[str, ...]) -> tuple[Template, tuple[str, ...]]:
+        if self.template is None:
+            return learn_template(tokenizer), names
+        return written_template(self.template, tokenizer, names)
 
     def _check(self, names: Sequence[str], limit: PositionLimit) -> None:
         if self.fields != "joined" and len(names) < 2:

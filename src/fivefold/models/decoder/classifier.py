@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from fivefold.data.compose import Rows
 from fivefold.models.backbones.adapters import Adapter
 from fivefold.models.backbones.backbone import Backbone, Weights, load_decoder
 from fivefold.models.backbones.resident import TRAINED, Resident, resident
 from fivefold.models.decoder.net import AdaptedNet, DecoderNet, copy_adapter
+from fivefold.models.decoder.together import logits_together, stand_together
 from fivefold.models.networks.network import weights_of
+from fivefold.models.networks.supervised import on_device
 from fivefold.models.pooled.classifier import PooledClassifier
 from fivefold.objectives.weights import label_biases
+from fivefold.scores import Scores, normalised
 from fivefold.task import FloatArray, Labels, Task
 from fivefold.training.precision import choose_precision, default_device
 
@@ -83,6 +88,21 @@ class DecoderClassifier(PooledClassifier):
             return super().fresh_weights(labels, seed)
         self.net.redraw(seed, label_biases(labels))
         return weights_of(self.net)
+
+    @staticmethod
+    def score_together(models: Sequence[Any], rows: Rows) -> list[Scores] | None:
+        """What each of several models says of `rows`, in one pass; None where they can't share it or needn't."""
+        first = models[0]
+        nets = [model.net.to(default_device()).eval() for model in models]
+        if not stand_together(nets) or first.task.swap or any(model.reading != first.reading for model in models):
+            return None
+        sequences = first.sequences(rows.corpus)
+        tokens = int((sequences.lengths * sequences.counts)[rows.index].sum())
+        if not len(rows) or tokens * len(models) > first.scoring_tokens:
+            return None
+        with torch.inference_mode():
+            logits = logits_together(nets, on_device(sequences.batch(rows.index), nets[0]))
+        return [Scores(first.task, rows.ids, normalised(first.task, each.cpu().numpy())) for each in logits]
 
     def save(self, folder: Path) -> None:
         """Write adapter and head in PEFT's layout, or the whole backbone where it was trained itself."""

@@ -118,10 +118,15 @@ class PooledNet(Net):
         """The pooled vector of each sequence, fp32 (S, H)."""
         places, pooled = [], []
         for each in self.passes(real_first(input_ids, attention_mask, token_type_ids)):
-            pool = self.token_attention or POOLS[self.pooling]
-            pooled.append(pool(self.hidden(each).float(), each.mask))
+            pooled.append(self.pool(self.hidden(each).float(), each.mask))
             places.append(each.index)
         return in_batch_order(places, pooled)
+
+    def pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """The vector of each sequence; (n, T, H), (n, T) -> (n, H)."""
+        pool = self.token_attention or POOLS[self.pooling]
+        vectors: Tensor = pool(hidden, mask)
+        return vectors
 
     def hidden(self, each: Pass) -> Tensor:
         """The backbone's vector of every token of a pass, (n, T, H)."""

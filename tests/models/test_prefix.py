@@ -226,3 +226,16 @@ def test_gradients_reach_the_prefix_and_short_ones_are_left(folders: dict[str, P
             net(**batch_of([[5, *row] for row in rows]))
             net(**batch_of(rows))
     assert counts == [84, 84, 126, 86, 40, 4]
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean"])
+def test_a_frozen_trunk_computes_it_once(pooling: str, folders: dict[str, Path]) -> None:
+    settings = {"unfrozen_layers": 0, "pooling": pooling, "template": TEMPLATES["nothing behind"]}
+    task, corpus = some_empty()
+    classifier = made(task, folders["mistral"], **settings)
+    vectors = classifier.material(corpus).vectors  # type: ignore[attr-defined]
+    assert len(classifier.net.prefix) >= FEWEST
+    with no_prefix():
+        whole = made(task, folders["mistral"], **settings).material(some_empty()[1]).vectors  # type: ignore[attr-defined]
+    assert whole.std(axis=0).min() > 1e-3
+    np.testing.assert_allclose(vectors, whole, atol=1e-4)

@@ -165,6 +165,7 @@ def written_template(
     plain = learn_template(tokenizer)
     probe = tokenizers.Tokenizer.from_str(backend(tokenizer).to_str())
     probe.no_truncation()
+    probe.no_padding()
     literals = _literals(parsed)
     first, *gaps, last = (tuple(probe.encode(each, add_special_tokens=False).ids) for each in literals)
     template = Template(plain.prefix + first, plain.middle, last + plain.suffix, plain.second_type, tuple(gaps))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
@@ -28,15 +28,21 @@ class DecoderNet(PooledNet):
     """
 
     def __init__(self, backbone: Any, *, prefix: Sequence[int] = (), **head: Any) -> None:
+        self._kept: tuple[Any, Prefix] | None = None
         super().__init__(backbone, **head)
         self.prefix = torch.tensor(prefix if len(prefix) >= FEWEST and continues(backbone) else (), dtype=torch.int64)
-        self._kept: tuple[Any, Prefix] | None = None
 
     @property
     def spared(self) -> int:
         """Tokens of every sequence that scoring needn't compute: the prefix, of which a quarter is counted still, as a
         pass holds its vectors and keys for each sequence."""
         return len(self.prefix) * 3 // 4
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch dropout on or off; training forgets the prefix."""
+        if mode or self.training:
+            self._kept = None  # torch doesn't count what a fused optimiser changes
+        return super().train(mode)
 
     def hidden(self, each: Pass) -> Tensor:
         """The backbone's vector of every token of a pass, (n, T, H)."""

@@ -239,9 +239,9 @@ def test_a_frozen_trunk_computes_it_once(pooling: str, folders: dict[str, Path])
     settings = {"unfrozen_layers": 0, "pooling": pooling, "template": TEMPLATES["nothing behind"]}
     task, corpus = some_empty()
     classifier = made(task, folders["mistral"], **settings)
-    vectors = classifier.material(corpus).vectors  # type: ignore[attr-defined]
+    vectors = classifier.material(corpus).vectors
     assert len(classifier.net.prefix) >= FEWEST
     with no_prefix():
-        whole = made(task, folders["mistral"], **settings).material(some_empty()[1]).vectors  # type: ignore[attr-defined]
+        whole = made(task, folders["mistral"], **settings).material(some_empty()[1]).vectors
     assert whole.std(axis=0).min() > 1e-3
     np.testing.assert_allclose(vectors, whole, atol=1e-4)

@@ -122,6 +122,9 @@ def test_a_written_template_is_the_text_around_the_fields():
     turn = tokenizer.backend_tokenizer.token_to_id("<turn>")
     template, order = written_template("{{Q}} <turn> {b}\n\nA: {a}!", tokenizer, ["a", "b"])
     assert order == ("b", "a")
+    tokenizer.backend_tokenizer.enable_padding(length=20)
+    assert written_template("{{Q}} <turn> {b}\n\nA: {a}!", tokenizer, ["a", "b"])[0] == template, "without padding"
+    tokenizer.backend_tokenizer.no_padding()
     encode = tokenizer.backend_tokenizer.encode
     first, gap, last = (tuple(encode(text, add_special_tokens=False).ids) for text in ("{Q} <turn> ", "\n\nA: ", "!"))
     assert turn in first, "a special token of the template is one"

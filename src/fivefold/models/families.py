@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from fivefold.data.compose import Rows
 from fivefold.errors import MissingExtraError
 from fivefold.models.base import Classifier
+from fivefold.scores import Scores
 from fivefold.task import Task
 
 FAMILIES = {
@@ -39,6 +41,13 @@ def family_class(family: str) -> Callable[..., Classifier]:
             raise
         raise MissingExtraError(error.name, EXTRAS.get(family), f"The family '{family}'") from error
     return found
+
+
+def scores_of(models: Sequence[Classifier], rows: Rows) -> list[Scores]:
+    """What each model of a run says of `rows`; a family may let its models say it together where that is faster."""
+    together = getattr(type(models[0]), "score_together", None)
+    found: list[Scores] | None = together(models, rows) if together else None
+    return found or [model.score(rows) for model in models]
 
 
 def maker(task: Task, family: str, seed: int, settings: Mapping[str, Any]) -> Callable[[], Classifier]:

@@ -21,7 +21,7 @@ from fivefold.decisions.rule import DecisionRule
 from fivefold.errors import DataError
 from fivefold.evaluation.summary import Evaluation
 from fivefold.models.base import Classifier
-from fivefold.models.families import maker
+from fivefold.models.families import maker, scores_of
 from fivefold.models.rules import ruled
 from fivefold.pipeline.decide import OutOfFold, headline_metric, load_evaluation, load_rule
 from fivefold.pipeline.prepare import read_source
@@ -213,7 +213,7 @@ class Run:
     def raw(self, rows: Rows) -> Scores:
         """Scores before calibration: the mean of the folds' probabilities, or the members' mixture of such means."""
         if not self.members:
-            return mean([model.score(rows) for model in self.models])
+            return mean(scores_of(self.models, rows))
         weights = np.array(list(self.heard.values()))
         return mix([self.members[name].raw(rows) for name in self.heard], weights)
 

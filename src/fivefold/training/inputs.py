@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fivefold.task import IntArray
 from fivefold.training.assembly import Piece, TypeArray, assembled, whole
-from fivefold.training.templates import Template, Truncation, learn_template, room_of, written_template
+from fivefold.training.templates import Template, Truncation, fields_named, learn_template, room_of, written_template
 from fivefold.training.tokens import IndexArray, Tokens, spans, starts_of
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Inputs",
     "Template",
     "Truncation",
+    "fields_named",
     "joined",
     "learn_template",
     "merged",

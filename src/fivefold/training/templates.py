@@ -152,21 +152,10 @@ def written_template(
     Raises
     ------
     RecipeError
-        If it doesn't name each of the fields `names` once.
+        If it can't be read, or doesn't name each of the fields `names` once.
     """
-    try:
-        parsed = list(string.Formatter().parse(text))
-    except ValueError as error:
-        raise RecipeError(
-            "model.template can't be read.", got=str(error), next_step="write a brace that is no column as {{ or }}"
-        ) from error
-    if strange := [name for _, name, spec, conversion in parsed if spec or conversion]:
-        raise RecipeError(
-            f"model.template formats {strange[0]}, and columns are read as they are.",
-            allowed=f"{{{strange[0]}}}",
-            next_step="write a brace that is no column as {{ or }}",
-        )
-    order = tuple(name for _, name, _, _ in parsed if name is not None)
+    parsed = _parsed(text)
+    order = fields_named(text)
     if sorted(order) != sorted(names):
         raise RecipeError(
             "model.template must name each text column once.",
@@ -181,6 +170,34 @@ def written_template(
     first, *gaps, last = (tuple(probe.encode(each, add_special_tokens=False).ids) for each in literals)
     template = Template(plain.prefix + first, plain.middle, last + plain.suffix, plain.second_type, tuple(gaps))
     return template, order
+
+
+def fields_named(text: str) -> tuple[str, ...]:
+    """The fields of a template in words, in its order.
+
+    Raises
+    ------
+    RecipeError
+        If it can't be read.
+    """
+    return tuple(name for _, name, _, _ in _parsed(text) if name is not None)
+
+
+def _parsed(text: str) -> list[tuple[str, str | None, str | None, str | None]]:
+    """Words, and the field after them, of which the last ones have none."""
+    try:
+        parsed = list(string.Formatter().parse(text))
+    except ValueError as error:
+        raise RecipeError(
+            "model.template can't be read.", got=str(error), next_step="write a brace that is no column as {{ or }}"
+        ) from error
+    if strange := [name for _, name, spec, conversion in parsed if spec or conversion]:
+        raise RecipeError(
+            f"model.template formats {strange[0]}, and columns are read as they are.",
+            allowed=f"{{{strange[0]}}}",
+            next_step="write a brace that is no column as {{ or }}",
+        )
+    return parsed
 
 
 def _literals(parsed: Sequence[tuple[str, str | None, str | None, str | None]]) -> list[str]:

@@ -115,9 +115,13 @@ def attach(backbone: Any, adapter: Adapter, seed: int, name: str) -> None:
                 got=first_line(error),
                 next_step="leave model.adapter.targets out, so that every linear layer is adapted",
             ) from error
-    for key, parameter in backbone.named_parameters():
-        if name in key.split("."):
-            parameter.data = parameter.data.float()  # small steps on weights in half precision are lost
+    for parameter in own_weights(backbone, name):
+        parameter.data = parameter.data.float()  # small steps on weights in half precision are lost
+
+
+def own_weights(backbone: Any, name: str) -> list[Tensor]:
+    """All weights of an attached adapter."""
+    return [parameter for key, parameter in backbone.named_parameters() if name in key.split(".")]
 
 
 def redraw(backbone: Any, adapter: Adapter, seed: int, name: str) -> None:

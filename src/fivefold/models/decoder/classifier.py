@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from fivefold.data.compose import Rows
 from fivefold.models.backbones.adapters import Adapter, load_adapter
 from fivefold.models.backbones.backbone import Backbone, Weights, load_decoder
 from fivefold.models.backbones.kernels import Kernels, usable
 from fivefold.models.backbones.resident import TRAINED, Resident, resident
-from fivefold.models.decoder.net import AdaptedNet, copy_adapter
+from fivefold.models.decoder.net import AdaptedNet, DecoderNet, copy_adapter
+from fivefold.models.decoder.together import logits_together, stand_together
 from fivefold.models.networks.network import weights_of
+from fivefold.models.networks.supervised import on_device
 from fivefold.models.pooled.classifier import PooledClassifier
 from fivefold.objectives.weights import label_biases
+from fivefold.scores import Scores, normalised
 from fivefold.task import FloatArray, Labels, Task
 from fivefold.training.precision import choose_precision, default_device
 
@@ -49,6 +54,15 @@ class DecoderClassifier(PooledClassifier):
     def load_backbone(self, seed: int) -> Backbone:
         """The backbone alone."""
         return load_decoder(self.origin, self.tokenizer, seed=seed)
+
+    @property
+    def head_settings(self) -> dict[str, Any]:
+        """What a net is told beside its backbone and first weights."""
+        return super().head_settings | {"prefix": self.reading.prefix(self.tokenizer, self.lead)}
+
+    def over(self, model: Any, biases: FloatArray | None, seed: int) -> nn.Module:
+        """Pooling and a fresh head over a backbone."""
+        return DecoderNet(model, seed=seed, biases=biases, **self.head_settings)
 
     def build(self, labels: Labels | None, seed: int) -> nn.Module:
         """The backbone under a fresh head at the label rates; with an adapter, one that is to be trained."""
@@ -86,6 +100,21 @@ class DecoderClassifier(PooledClassifier):
         """Take the adapter of another run, whose head was for other labels, where one was named."""
         if self.begins_from is not None:
             load_adapter(net.backbone, net.name, self.begins_from)
+
+    @staticmethod
+    def score_together(models: Sequence[Any], rows: Rows) -> list[Scores] | None:
+        """What each of several models says of `rows`, in one pass; None where they can't share it or needn't."""
+        first = models[0]
+        nets = [model.net.to(default_device()).eval() for model in models]
+        if not stand_together(nets) or first.task.swap or any(model.reading != first.reading for model in models):
+            return None
+        sequences = first.sequences(rows.corpus)
+        tokens = int((sequences.lengths * sequences.counts)[rows.index].sum())
+        if not len(rows) or tokens * len(models) > first.scoring_tokens:
+            return None
+        with torch.inference_mode():
+            logits = logits_together(nets, on_device(sequences.batch(rows.index), nets[0]))
+        return [Scores(first.task, rows.ids, normalised(first.task, each.cpu().numpy())) for each in logits]
 
     def save(self, folder: Path) -> None:
         """Write adapter and head in PEFT's layout, or the whole backbone where it was trained itself."""

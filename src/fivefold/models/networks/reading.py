@@ -18,6 +18,7 @@ from fivefold.training.inputs import (
     Inputs,
     Template,
     Truncation,
+    fields_named,
     joined,
     learn_template,
     separate,
@@ -86,9 +87,7 @@ class Reading:
             If a key names a field that isn't there, has nothing to merge, or asks for more than the backbone reads.
         """
         self.check(list(texts), limit)
-        template, order = learn_template(tokenizer), tuple(texts)
-        if self.template is not None:
-            template, order = written_template(self.template, tokenizer, order)
+        template, order = self._template(tokenizer, tuple(texts))
         whole = {name: _tokenised(texts[name], tokenizer) for name in order}
         ends = Truncation(self.max_tokens or limit.tokens, self.truncation, self.head_share, self.field_tokens)
         tokens = {name: self._bounded(name, texts[name], whole[name], ends, tokenizer) for name in order}
@@ -115,6 +114,17 @@ class Reading:
         read = windowed if self.fields == "joined" else separately_windowed
         cut = {name: trimmed(column, self.field_tokens.get(name)) for name, column in tokens.items()}
         return read(cut, template, self.windows.tokens, self.windows.overlap, self.windows.most, lead)
+
+    def prefix(self, tokenizer: Any, lead: IntArray = NO_LEAD) -> tuple[int, ...]:
+        """Ids that every sequence begins with, short of the last: with empty texts there may be nothing behind it."""
+        names = () if self.template is None else fields_named(self.template)
+        template, _ = self._template(tokenizer, names)
+        return (*template.prefix, *lead.tolist())[:-1]
+
+    def _template(self, tokenizer: Any, names: tuple[str, ...]) -> tuple[Template, tuple[str, ...]]:
+        if self.template is None:
+            return learn_template(tokenizer), names
+        return written_template(self.template, tokenizer, names)
 
     def check(self, names: Sequence[str], limit: PositionLimit) -> None:
         """Refuse keys that these fields or the backbone's limit don't allow.

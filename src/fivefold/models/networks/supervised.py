@@ -168,14 +168,16 @@ def on_device(batch: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tenso
 def logits_of(module: nn.Module, material: Material, index: Positions, task: Task, tokens_per_pass: int) -> FloatArray:
     """Log-odds and log-probabilities of the rows at `index`, float32 (rows, width), scored by length.
 
-    A module that says it is `reentrant` scores several passes side by side.
+    A module that says it is `reentrant` scores several passes side by side; one that has `spared` tokens of every
+    sequence computes only the others.
     """
     logits = np.empty((len(index), task.width), dtype=np.float32)
 
     def score(rows: Positions) -> None:
         logits[rows] = module(**on_device(material.batch(index[rows]), module)).float().cpu().numpy()
 
-    batches = in_order(material.lengths[index], material.counts[index], tokens_per_pass)
+    lengths = material.lengths[index] - getattr(module, "spared", 0)
+    batches = in_order(lengths, material.counts[index], tokens_per_pass)
     device, reentrant = next(module.parameters()).device, getattr(module, "reentrant", False)
     each(batches, score, device, side_by_side=reentrant)
     return normalised(task, logits)

@@ -48,7 +48,7 @@ def part_starts(sequences: Sequences) -> IndexArray:
 def _computed(net: PooledNet, sequences: Sequences, starts: np.ndarray, tokens_per_pass: int) -> FloatArray:
     net.to(default_device()).eval()
     vectors = np.empty((int(starts[-1]), int(net.backbone.config.hidden_size)), dtype=np.float32)
-    batches = in_order(sequences.lengths, sequences.counts, tokens_per_pass)
+    batches = in_order(sequences.lengths - net.spared, sequences.counts, tokens_per_pass)
     with tqdm(total=len(batches), desc="frozen trunk", unit="batch", disable=None, leave=False) as bar:
 
         def read(rows: IndexArray) -> None:

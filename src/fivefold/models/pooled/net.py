@@ -16,7 +16,7 @@ from fivefold.errors import ArtefactError
 from fivefold.models.backbones.architectures import is_block_sparse
 from fivefold.models.backbones.backbone import Attention, save_backbone
 from fivefold.models.backbones.net import Net
-from fivefold.models.backbones.passes import real_first
+from fivefold.models.backbones.passes import Pass, real_first
 from fivefold.models.backbones.places import first_line
 from fivefold.models.pairs import Outcomes
 from fivefold.models.pooled.comparison import Comparison
@@ -126,11 +126,20 @@ class PooledNet(Net):
         """The pooled vector of each sequence, fp32 (S, H)."""
         places, pooled = [], []
         for each in self.passes(real_first(input_ids, attention_mask, token_type_ids)):
-            hidden = self.backbone(**each.inputs).last_hidden_state
-            pool = self.token_attention or POOLS[self.pooling]
-            pooled.append(pool(hidden.float(), each.mask))
+            pooled.append(self.pool(self.hidden(each).float(), each.mask))
             places.append(each.index)
         return in_batch_order(places, pooled)
+
+    def pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """The vector of each sequence; (n, T, H), (n, T) -> (n, H)."""
+        pool = self.token_attention or POOLS[self.pooling]
+        vectors: Tensor = pool(hidden, mask)
+        return vectors
+
+    def hidden(self, each: Pass) -> Tensor:
+        """The backbone's vector of every token of a pass, (n, T, H)."""
+        vectors: Tensor = self.backbone(**each.inputs).last_hidden_state
+        return vectors
 
     def classify(self, vectors: Tensor, part: Tensor, owner: Tensor) -> Tensor:
         """Logits (rows, width) from the vectors (S, H) of a batch's sequences."""
@@ -145,6 +154,11 @@ class PooledNet(Net):
         own = type(self.trunk).__module__.startswith("transformers.")
         quantised = getattr(self.backbone, "is_quantized", False)
         return own and not quantised and not is_block_sparse(self.backbone.config)
+
+    @property
+    def spared(self) -> int:
+        """Tokens of every sequence that scoring needn't compute."""
+        return 0
 
     @property
     def trains_pooling(self) -> bool:

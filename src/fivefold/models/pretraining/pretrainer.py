@@ -255,7 +255,9 @@ def cost_of(trainee: LanguageModelling, how: Pretraining) -> Cost:
         epoch = epoch_seconds(trainee, batches, plan.precision, device)
         peak = peak_bytes(size, activations, device)
     # A pass without gradients has a third of the operations.
-    share = float(trainee.watched.inputs.coverage.kept.sum()) / max(1.0, 3 * float(trainee.passages.inputs.kept.sum()))
+    share = float(trainee.watched.inputs.coverage.kept.sum()) / max(
+        1.0, 3 * float(trainee.passages.inputs.coverage.kept.sum())
+    )
     epochs = plan.epochs + share * (2 + plan.epochs * plan.evaluations_per_epoch)
     return Cost(epoch * epochs, peak, 0.0, size.parameters, size.trained, room)
 

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fivefold.errors import ArtefactError, RecipeError
+from fivefold.models.backbones.low_rank import make_lean
 from fivefold.models.backbones.places import first_line
 
 WEIGHTS = "adapter_model.safetensors"
@@ -117,6 +118,7 @@ def attach(backbone: Any, adapter: Adapter, seed: int, name: str) -> None:
     for key, parameter in backbone.named_parameters():
         if name in key.split("."):
             parameter.data = parameter.data.float()  # small steps on weights in half precision are lost
+    make_lean(backbone)
 
 
 def redraw(backbone: Any, adapter: Adapter, seed: int, name: str) -> None:

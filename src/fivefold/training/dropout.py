@@ -21,7 +21,7 @@ class SparingDropout(nn.Dropout):
         """Activations of any shape, some of them zero in training."""
         if not self.training or not 0 < self.p < 1 or input.device.type != "cpu":
             return super().forward(input)
-        dropped: Tensor = _Dropped.apply(input, self.p)
+        dropped: Tensor = _Dropped.apply(input, self.p)  # type: ignore[no-untyped-call]
         return dropped
 
 

@@ -1,50 +1,39 @@
-"""Dropout whose masks cost little on a CPU."""
+"""Dropout that costs little on a CPU."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch import Tensor, empty, ge, int16, int64, nn
+
+LEVELS = 1 << 16
+"""Steps in which a share is drawn: a mask takes 16 random bits an activation, where torch's takes a float."""
 
 
 class SparingDropout(nn.Dropout):
-    """Dropout (Srivastava et al. 2014) that on a CPU draws the places of what it drops, not a mask of everything.
+    """Dropout (Srivastava et al. 2014) that draws four activations from one random number on a CPU.
 
-    With 1.06 M activations and a share of .05 it takes 3 ms on one core, torch's own 16 ms, and the matrix product that
-    reads them 11 ms.
+    The share is rounded to 1/65,536, and what remains is scaled by exactly what was kept of it, so that the mean holds.
+    With MiniLM a training step took 1.2 times as long with torch's own.
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002, the name torch gives it
         """Activations of any shape, some of them zero in training."""
-        if not self.training or not 0 < self.p < 1 or input.device.type != "cpu":
+        dropped = round(self.p * LEVELS)
+        if not self.training or not dropped or input.device.type != "cpu" or dropped == LEVELS:
             return super().forward(input)
-        dropped: Tensor = _Dropped.apply(input, self.p)  # type: ignore[no-untyped-call]
-        return dropped
-
-
-class _Dropped(torch.autograd.Function):
-    """Zeros at drawn places, forward and back, and the rest scaled so that the mean holds."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, share: float) -> Tensor:
-        ctx.share = share
-        places = dropped_places(x.numel(), share)
-        ctx.save_for_backward(places)
-        return zeroed(x / (1 - share), places)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return zeroed(grad / (1 - ctx.share), *ctx.saved_tensors), None
+        drawn = empty(-(-input.numel() // 4), dtype=int64).random_(-(2**63), None)
+        levels = drawn.view(int16)[: input.numel()].view(input.shape)
+        kept = ge(levels, dropped - LEVELS // 2, out=empty(input.shape, dtype=input.dtype))
+        return input * kept.mul_(LEVELS / (LEVELS - dropped))
 
 
 def dropped_places(count: int, share: float) -> Tensor:
     """Which of `count` activations are dropped, each with probability `share` on its own, int64 in ascending order.
 
-    The distances between them are geometric (Devroye 1986, section X.2), so that only what is dropped is drawn.
+    The distances between them are geometric (Devroye 1986, section X.2), so that only what is dropped is drawn: at a
+    share of .05 in 2 ms for 1.06 M activations on one core. From .1 on a mask is as fast.
     """
     expected = count * share
     room = int(expected + 6 * math.sqrt(expected)) + 16

@@ -8,9 +8,9 @@ its own, contenders in turn; figures are medians over the rounds, and ratios are
 
     default   Trainer and PEFT as they come: inputs padded to the longest that there may be, as run_classification.py
               does, fp32. Scoring: a plain loop over batches in file order, padded to their longest row
-    tuned     padding batch by batch, batches of like lengths (train_sampling_strategy="group_by_length", which here
-              sorts pools of 50 steps however few there are), bf16 where the chip computes in it, fused AdamW, nothing
-              logged or evaluated. Scoring: the same loop, sorted by length
+    tuned     padding batch by batch, batches of like lengths (train_sampling_strategy="group_by_length", which sorts
+              pools of 50 steps, as ours does; a few steps are batches out of such a pool), bf16 where the chip
+              computes in it, fused AdamW, nothing logged or evaluated. Scoring: the same loop, sorted by length
     ours      DecoderClassifier with the recipe's defaults
 
     pairs     SmolLM2-135M with three classes, question and two answers of at most 384 tokens
@@ -53,6 +53,10 @@ PAIR = "Question:\n{prompt}\n\nAnswer A:\n{response_a}\n\nAnswer B:\n{response_b
 ADAPTER = {"rank": 16, "alpha": 32, "dropout": 0.05}
 LEARNING_RATE = 2e-4
 WARM = 2
+"""Rows of the step before those that are timed."""
+
+POOL = 50
+"""Steps whose rows are sorted by length together."""
 
 LLAMA = {"model_type": "llama", "tie_word_embeddings": True, "max_position_embeddings": 8192}
 SHAPES: dict[str, dict[str, Any]] = {
@@ -110,8 +114,7 @@ def parsed() -> argparse.Namespace:
 
 def measure(options: argparse.Namespace, folder: Path | None) -> dict[str, Any]:
     """Medians and rounds of every workload and contender."""
-    sizes = {"warm": WARM, "train": options.steps * options.batch, "scored": options.score}
-    rows = sum(sizes.values())
+    rows = WARM + options.score + max(POOL, options.steps) * options.batch
     if folder is None:
         model, longest, held = SMOLLM, LONGEST, ["auto"]
         table, lengths = pairs(options.data / "train.jsonl.gz", rows)
@@ -120,11 +123,10 @@ def measure(options: argparse.Namespace, folder: Path | None) -> dict[str, Any]:
         held = ["bf16" if options.device_shape == "8b" else "auto", "nf4"]
         make_shape(options.device_shape, folder)
         table, lengths = made_texts(options.device_shape, rows)
-    parts, counted, start = {}, {}, 0
-    for name, size in sizes.items():
-        parts[name] = table.take(range(start, start + size))
-        counted[f"{name}_tokens"] = sum(lengths[start : start + size])
-        start += size
+    parts, counted = {}, {}
+    for name, index in dealt(lengths, options).items():
+        parts[name] = table.take(index)
+        counted[f"{name}_tokens"] = sum(lengths[k] for k in index)
     results, rounds = {}, {}
     for weights in held:
         name = "pairs" if folder is None else f"{options.device_shape} {weights}"
@@ -138,6 +140,19 @@ def measure(options: argparse.Namespace, folder: Path | None) -> dict[str, Any]:
         )
         results[name] = with_shares(rounds[name])
     return {"batch_size": options.batch, "lengths": quartiles(lengths), "medians": results, "rounds": rounds}
+
+
+def dealt(lengths: list[int], options: argparse.Namespace) -> dict[str, list[int]]:
+    """Which rows warm up, are scored, and are trained on: whole batches out of a pool sorted by length.
+
+    Both sides sort pools of 50 steps in a long training. A short bench pads like one if its few batches come from one.
+    """
+    first = WARM + options.score
+    pool = sorted(range(first, len(lengths)), key=lambda k: lengths[k])
+    batches = len(pool) // options.batch
+    chosen = [int((k + 0.5) * batches / options.steps) * options.batch for k in range(options.steps)]
+    train = [k for start in chosen for k in pool[start : start + options.batch]]
+    return {"warm": list(range(WARM)), "scored": list(range(WARM, first)), "train": train}
 
 
 def with_shares(runs: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, float]]:

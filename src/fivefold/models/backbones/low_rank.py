@@ -13,7 +13,7 @@ from torch.nn import functional
 from fivefold.training.dropout import dropped_places, zeroed
 
 
-class LeanLinear(Linear):  # type: ignore[misc]
+class LeanLinear(Linear):
     """PEFT's layer, y = x Wᵀ + s drop(x) Aᵀ Bᵀ, summed within the product by B.
 
     PEFT multiplies by s and adds in walks of their own over all of y, forward and back, and drops by a mask. Quantised
@@ -29,7 +29,9 @@ class LeanLinear(Linear):  # type: ignore[misc]
         base, dropout = self.base_layer, self.lora_dropout[name]
         share = dropout.p if dropout.training and isinstance(dropout, nn.Dropout) else 0.0
         factors = self.lora_A[name].weight, self.lora_B[name].weight
-        added: Tensor = _Added.apply(x, base.weight, base.bias, *factors, self.scaling[name], share)
+        added: Tensor = _Added.apply(  # type: ignore[no-untyped-call]
+            x, base.weight, base.bias, *factors, self.scaling[name], share
+        )
         return added
 
     def _lean_adapter(self, x: Tensor) -> str | None:

@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -161,15 +162,22 @@ def histogram(lengths: Sequence[int]) -> dict[str, int]:
 
 def classifier(labels: int, seed: int, **training: Any) -> Any:
     """Fivefold's encoder family over the embedded MiniLM, as a recipe would make it."""
-    from fivefold.models.families import maker
-    from fivefold.recipe import build_recipe
     from fivefold.task import Binary, Task
 
-    recipe = build_recipe({"model": {"family": "encoder"}, "training": training})
+    task = Task(tuple(Binary(str(label)) for label in range(labels)))
+    return network(task, {"family": "encoder"}, seed, metric="f1_macro", **training)
+
+
+def network(task: Any, model: Mapping[str, Any], seed: int, *, metric: str, **training: Any) -> Any:
+    """A family of networks, as a recipe with these sections `model` and `training` would make it."""
+    from fivefold.models.families import maker
+    from fivefold.recipe import build_recipe
+
+    recipe = build_recipe({"model": model, "training": training})
     assert recipe.training is not None
-    settings = recipe.model.model_dump(exclude={"family"}) | {"metric": "f1_macro"}
+    settings = recipe.model.model_dump(exclude={"family"}) | {"metric": metric}
     settings |= {"objective": recipe.objective.model_dump(), "training": recipe.training.model_dump()}
-    return maker(Task(tuple(Binary(str(label)) for label in range(labels))), "encoder", seed, settings)()
+    return maker(task, model["family"], seed, settings)()
 
 
 def rows_of(table: Table, task: Any) -> Any:
@@ -180,6 +188,76 @@ def rows_of(table: Table, task: Any) -> Any:
 
     labels = Labels(task, np.array(table.labels, dtype=np.int32))
     return Corpus(id_array(range(len(table.texts))), {"text": table.texts}, labels).rows()
+
+
+def arguments(job: Mapping[str, Any], scratch: str, best: bool, learning_rate: float) -> Any:
+    """Arguments of the Trainer; batch size, rate and schedule are ours, so that only speed differs."""
+    import torch
+    from transformers import TrainingArguments
+
+    from fivefold.training.precision import computes_bf16, default_device
+
+    fastest: dict[str, Any] = {
+        "optim": "adamw_torch_fused",
+        "bf16": computes_bf16(default_device()),
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "dataloader_num_workers": 4 if torch.cuda.is_available() else 0,
+    }
+    return TrainingArguments(
+        scratch,
+        num_train_epochs=1,
+        per_device_train_batch_size=job["batch"],
+        per_device_eval_batch_size=job["batch"],
+        learning_rate=learning_rate,
+        weight_decay=0.01,
+        warmup_steps=0.1,
+        seed=job["seed"],
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        **(fastest if best else {}),
+    )
+
+
+def grouping_trainer(batch: int) -> Any:
+    """A Trainer whose group_by_length sorts pools of 50 steps however few rows there are.
+
+    By itself it sorts pools of a quarter of the steps, at most 50, which would make a short bench pad more than a
+    real training.
+    """
+    import transformers
+    from transformers.trainer_pt_utils import get_length_grouped_indices
+
+    class Grouping(transformers.Trainer):
+        def _get_train_sampler(self, train_dataset: Any = None) -> list[int]:
+            lengths = [len(row["input_ids"]) for row in self.train_dataset]
+            return get_length_grouped_indices(lengths, batch, mega_batch_mult=50)
+
+    return Grouping
+
+
+def loop_clock() -> Any:
+    """A callback that takes the seconds, and the processor's, from the first step's batch to the last step's end."""
+    import torch
+    from transformers import TrainerCallback
+
+    def now() -> float:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    class Clock(TrainerCallback):
+        seconds = processor = 0.0
+
+        def on_epoch_begin(self, *_: Any, **__: Any) -> None:
+            self.seconds -= now()
+            self.processor -= time.process_time()
+
+        def on_epoch_end(self, *_: Any, **__: Any) -> None:
+            self.seconds += now()
+            self.processor += time.process_time()
+
+    return Clock()
 
 
 def machine() -> dict[str, Any]:

@@ -3,6 +3,7 @@
     python bench/resume.py [--kills 20] [--shape tweets] [--rows 800] [--seed 0] [--set KEY=VALUE ...] [--out JSON]
 
 A network, with a checkpoint after every step: --set model.family=feedforward --set training.checkpoint_minutes=0
+A decoder's adapter: --set model.family=decoder --set model.backbone=FOLDER --set "model.adapter={rank: 4}"
 
 Exits with 1 if a rerun fails or a byte differs.
 """

@@ -250,11 +250,11 @@ def trainer(job: dict[str, Any]) -> dict[str, Any]:
     limit = {"truncation": True, "max_length": 512 if best else job["padded_to"]}
     places: list[int] = []
     model.register_forward_pre_hook(lambda _, __, batch: places.append(batch["input_ids"].numel()), with_kwargs=True)
-    clock = loop_clock()
+    clock = peers.loop_clock()
     with tempfile.TemporaryDirectory() as scratch:
-        engine = (grouping_trainer(job["batch"]) if best else transformers.Trainer)(
+        engine = (peers.grouping_trainer(job["batch"]) if best else transformers.Trainer)(
             model,
-            arguments(job, scratch, best),
+            peers.arguments(job, scratch, best, LEARNING_RATE),
             train_dataset=examples(job["train"], tokenizer, **fixed, **limit),
             data_collator=(
                 transformers.DataCollatorWithPadding(tokenizer) if best else transformers.default_data_collator
@@ -273,79 +273,11 @@ def trainer(job: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def arguments(job: dict[str, Any], scratch: str, best: bool) -> Any:
-    """Arguments of the Trainer; batch size, rate and schedule are ours, so that only speed differs."""
-    import torch
-    from transformers import TrainingArguments
-
-    from fivefold.training.precision import computes_bf16, default_device
-
-    fastest: dict[str, Any] = {
-        "optim": "adamw_torch_fused",
-        "bf16": computes_bf16(default_device()),
-        "dataloader_pin_memory": torch.cuda.is_available(),
-        "dataloader_num_workers": 4 if torch.cuda.is_available() else 0,
-    }
-    return TrainingArguments(
-        scratch,
-        num_train_epochs=1,
-        per_device_train_batch_size=job["batch"],
-        per_device_eval_batch_size=job["batch"],
-        learning_rate=LEARNING_RATE,
-        weight_decay=0.01,
-        warmup_steps=0.1,
-        seed=job["seed"],
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        **(fastest if best else {}),
-    )
-
-
 def examples(table: peers.Table, tokenizer: Any, **how: Any) -> list[dict[str, Any]]:
     """Encoded rows, a dictionary each: less work to read than a `datasets.Dataset`."""
     encoded = tokenizer(table.texts, **how)
     rows = zip(*encoded.values(), table.labels, strict=True)
     return [dict(zip((*encoded, "labels"), (*row[:-1], [float(x) for x in row[-1]]), strict=True)) for row in rows]
-
-
-def grouping_trainer(batch: int) -> Any:
-    """A Trainer whose group_by_length sorts pools of 50 steps however few rows there are.
-
-    By itself it sorts pools of a quarter of the steps, at most 50, which would make a short bench pad more than a
-    real training.
-    """
-    import transformers
-    from transformers.trainer_pt_utils import get_length_grouped_indices
-
-    class Grouping(transformers.Trainer):
-        def _get_train_sampler(self, train_dataset: Any = None) -> list[int]:
-            lengths = [len(row["input_ids"]) for row in self.train_dataset]
-            return get_length_grouped_indices(lengths, batch, mega_batch_mult=50)
-
-    return Grouping
-
-
-def loop_clock() -> Any:
-    """A callback that takes the seconds from the first step's batch to the last step's end."""
-    import torch
-    from transformers import TrainerCallback
-
-    def now() -> float:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-    class Clock(TrainerCallback):
-        seconds = 0.0
-
-        def on_epoch_begin(self, *_: Any, **__: Any) -> None:
-            self.seconds -= now()
-
-        def on_epoch_end(self, *_: Any, **__: Any) -> None:
-            self.seconds += now()
-
-    return Clock()
 
 
 def layer_weights(trunk: Any) -> int:

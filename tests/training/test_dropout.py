@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from fivefold.training.dropout import SparingDropout, spare_dropout
+from fivefold.training.dropout import SparingDropout, dropped_places, spare_dropout, zeroed
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
@@ -59,3 +59,34 @@ def test_replaces_plain_dropout_only_and_leaves_weights() -> None:
     assert [type(m) for m in net.modules() if isinstance(m, nn.Dropout)] == [SparingDropout, SparingDropout, Own]
     assert net[1].p == 0.3
     assert list(net.state_dict()) == names
+
+
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.5, 0.97])
+def test_places_are_drawn_one_by_one(share: float) -> None:
+    torch.manual_seed(4)
+    count = 400_000
+    places = dropped_places(count, share)
+    assert bool((places.diff() > 0).all())
+    assert int(places[0]) >= 0
+    assert int(places[-1]) < count
+    assert len(places) / count == pytest.approx(share, abs=4 * (share * (1 - share) / count) ** 0.5)
+    dropped = torch.zeros(count).index_fill(0, places, 1.0).double()
+    for distance in (1, 2, 7):
+        together = (dropped[:-distance] * dropped[distance:]).mean().item()
+        error = (share**2 * (1 - share**2) / count) ** 0.5
+        assert together == pytest.approx(share**2, abs=6 * error), distance
+
+
+def test_too_few_draws_are_followed_by_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fivefold.training.dropout.math.sqrt", lambda expected: -expected / 7)
+    torch.manual_seed(6)
+    places = dropped_places(100_000, 0.05)
+    assert bool((places.diff() > 0).all())
+    assert len(places) / 100_000 == pytest.approx(0.05, abs=0.004)
+    assert int(places[-1]) > 99_000
+
+
+def test_zeros_stand_at_their_places_of_any_layout() -> None:
+    x = torch.arange(1.0, 13.0).view(3, 4).T
+    found = zeroed(x, torch.tensor([1, 11]))
+    assert found.flatten().tolist() == [1.0, 0.0, 9.0, 2.0, 6.0, 10.0, 3.0, 7.0, 11.0, 4.0, 8.0, 0.0]

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fivefold.errors import ArtefactError, RecipeError
+from fivefold.models.backbones.low_rank import make_lean
 from fivefold.models.backbones.places import first_line
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -117,6 +118,7 @@ def attach(backbone: Any, adapter: Adapter, seed: int, name: str) -> None:
             ) from error
     for parameter in own_weights(backbone, name):
         parameter.data = parameter.data.float()  # small steps on weights in half precision are lost
+    make_lean(backbone)
 
 
 def own_weights(backbone: Any, name: str) -> list[Tensor]:

@@ -20,6 +20,12 @@ COUNTED_FROM_PAD = frozenset(
 """Architectures whose positions start after the padding index, so that their position table is longer than their inputs
 may be: RoBERTa's 514 positions hold 512 tokens."""
 
+CAUSAL = frozenset(
+    {"gemma", "gemma2", "gemma3_text", "gpt2", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3"}
+)
+"""Architectures in which nothing that a token becomes depends on later ones, and positions are counted from the first
+column, as read in transformers 5.17."""
+
 AFTER_LAYERS = frozenset({"final_norm", "final_layer_norm", "norm", "ln_f", "emb_layer_norm_after"})
 """Norms behind the top layer; they are trained with it."""
 
@@ -58,6 +64,13 @@ def position_limit(config: Any) -> PositionLimit:
 def first_position(config: Any) -> int:
     """The position of the first token, in architectures `COUNTED_FROM_PAD`."""
     return 2 if config.model_type == "mpnet" else int(config.pad_token_id) + 1
+
+
+def looks_back_only(model: Any) -> bool:
+    """Whether real tokens that stand first need no mask, as padding behind them is never seen."""
+    config = model.config
+    ours = type(model).__module__.startswith("transformers.models.")
+    return ours and config.model_type in CAUSAL and not getattr(config, "use_bidirectional_attention", False)
 
 
 def is_block_sparse(config: Any) -> bool:

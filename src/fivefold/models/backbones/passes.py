@@ -2,7 +2,8 @@
 
 Whatever side a batch was padded on, real tokens come first here, which makes every architecture's positions right.
 BigBird's sparse attention takes the last block of a pass for a global one, so that a longer neighbour would change a
-row's scores: only sequences with the same number of blocks share a pass.
+row's scores: only sequences with the same number of blocks share a pass. Causal language models get no mask, so that
+attention leaves out the half above the diagonal instead of computing and masking it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from fivefold.models.backbones.architectures import (
     first_position,
     is_block_sparse,
     longest_full,
+    looks_back_only,
     position_limit,
 )
 
@@ -99,6 +101,7 @@ class Passes:
         if self.sparse_always:
             _check_sparse(self.config)
         accepted = inspect.signature(backbone.base_model.forward).parameters
+        self.masked = not looks_back_only(backbone.base_model)
         self.typed = "token_type_ids" in accepted and getattr(self.config, "type_vocab_size", 0) > 1
 
     def __call__(self, sequences: Sequences, leading: int = 1) -> Iterator[Pass]:
@@ -122,7 +125,9 @@ class Passes:
     def _inputs(self, part: Sequences, leading: int) -> dict[str, Tensor]:
         pad = getattr(self.config, "pad_token_id", None) or 0
         ids = part.ids.masked_fill(part.mask == 0, pad)
-        inputs = {"input_ids": ids, "attention_mask": part.mask}
+        inputs = {"input_ids": ids}
+        if self.masked:
+            inputs["attention_mask"] = part.mask
         if self.typed:
             inputs["token_type_ids"] = part.types * part.mask
         if self.config.model_type in COUNTED_FROM_PAD:

@@ -1,0 +1,86 @@
+"""LoRA's linear layers with fewer walks through memory on a CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from peft.tuners.lora import Linear
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from fivefold.training.dropout import dropped_places, zeroed
+
+
+class LeanLinear(Linear):
+    """PEFT's layer, y = x Wᵀ + s drop(x) Aᵀ Bᵀ, summed within the product by B.
+
+    PEFT multiplies by s and adds in walks of their own over all of y, forward and back, and drops by a mask. Quantised
+    layers, DoRA, other precisions and other devices go PEFT's way.
+    """
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Inputs of any leading shape, (..., inputs) -> (..., outputs)."""
+        name = None if args or kwargs else self._lean_adapter(x)
+        if name is None:
+            other: Tensor = super().forward(x, *args, **kwargs)
+            return other
+        base, dropout = self.base_layer, self.lora_dropout[name]
+        share = dropout.p if dropout.training and isinstance(dropout, nn.Dropout) else 0.0
+        factors = self.lora_A[name].weight, self.lora_B[name].weight
+        added: Tensor = _Added.apply(  # type: ignore[no-untyped-call]
+            x, base.weight, base.bias, *factors, self.scaling[name], share
+        )
+        return added
+
+    def _lean_adapter(self, x: Tensor) -> str | None:
+        """The one active adapter, if it is plain LoRA in fp32 on a CPU."""
+        if self.disable_adapters or self.merged or len(self.active_adapters) != 1:
+            return None
+        (name,) = self.active_adapters
+        plain = name in self.lora_A and name not in self.lora_variant and self.lora_B[name].bias is None
+        full = x.device.type == "cpu" and x.dtype == self.base_layer.weight.dtype == torch.float32
+        if not plain or not full or torch.is_autocast_enabled("cpu") or self.base_layer.weight.requires_grad:
+            return None
+        return str(name) if getattr(self.lora_dropout[name], "p", 0.0) < 1 else None
+
+
+class _Added(torch.autograd.Function):
+    """A frozen linear layer and its adapter; gradients for the inputs and the two factors."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scale: float, share: float
+    ) -> Tensor:
+        flat = x.reshape(-1, x.shape[-1])
+        places = dropped_places(flat.numel(), share) if share else None
+        kept = flat if places is None else zeroed(flat.clone(), places)
+        thin = kept @ down.T
+        ctx.save_for_backward(kept, weight, down, up, thin, places)
+        ctx.shape, ctx.scale = x.shape, scale / (1 - share)
+        mixed = functional.linear(flat, weight, bias).addmm_(thin, up.T, alpha=ctx.scale)
+        return mixed.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        kept, weight, down, up, thin, places = ctx.saved_tensors
+        flat = grad.reshape(-1, grad.shape[-1])
+        back = (flat @ up).mul_(ctx.scale)
+        below = None
+        if ctx.needs_input_grad[0]:
+            below = flat @ weight
+            if places is None:
+                below.addmm_(back, down)
+            else:
+                below += zeroed(back @ down, places)
+            below = below.view(ctx.shape)
+        return below, None, None, back.T @ kept, (flat.T @ thin).mul_(ctx.scale), None, None
+
+
+def make_lean(backbone: nn.Module) -> None:
+    """Have the LoRA layers over plain linear ones, which keep weights and names, compute leanly."""
+    for module in backbone.modules():
+        if type(module) is Linear and type(module.get_base_layer()) is nn.Linear:
+            module.__class__ = LeanLinear

@@ -117,7 +117,7 @@ def test_an_encoder_learns_what_is_better(name: str, tokenizer_folder: Path, tmp
     assert isinstance(fitted.material(corpus), Activations) == (name == "frozen")
     scores = fitted.score(held_out)
     truth = held_out.labels.column("winner")
-    assert (scores.logits.argmax(axis=1) == truth).mean() > 0.9
+    assert (scores.logits.argmax(axis=1) == truth).mean() > 0.85
     back = fitted.score(turned(corpus).rows(held_out.index))
     np.testing.assert_allclose(back.logits[:, task.swap_order], scores.logits, atol=1e-5)
     again = make()
@@ -135,7 +135,7 @@ def test_without_ties_there_is_no_band(tokenizer_folder: Path) -> None:
         [("good" in a) != ("good" in b) for a, b in zip(corpus.fields["a"], corpus.fields["b"], strict=True)]
     )
     right = fitted.score(corpus.rows()).logits.argmax(axis=1) == corpus.rows().labels.column("winner")
-    assert right[uneven].mean() > 0.9
+    assert right[uneven].mean() > 0.85
 
 
 @pytest.mark.parametrize("ties", [True, False])
@@ -147,7 +147,7 @@ def test_an_adapted_decoder_learns_and_is_kept(ties: bool, decoder_folder: Path,
     rows = corpus.rows(np.arange(160, 200))
     scores = fitted.score(rows)
     if ties:
-        assert (scores.logits.argmax(axis=1) == rows.labels.column("winner")).mean() > 0.9
+        assert (scores.logits.argmax(axis=1) == rows.labels.column("winner")).mean() > 0.85
     fitted.save(tmp_path)
     again = made(task, model)
     again.load(tmp_path)

@@ -23,13 +23,14 @@ TRAIN, FRESH = demo("preferences", 48, seed=3), demo("preferences", 30, seed=11)
 SWAP = {"fields": [["response_a", "response_b"]], "target": "winner", "classes": {"a": "b", "b": "a"}}
 
 
-def recipe(backbone: Path, **adapter: Any) -> dict[str, Any]:
+def recipe(backbone: Path, adapter_from: Path | None = None, **adapter: Any) -> dict[str, Any]:
     return {
         "data": {"text": ["prompt", "response_a", "response_b"], "id": "id"},
         "task": {"categorical": {"winner": ["a", "b", "tie"]}, "swap": SWAP},
         "folds": {"count": 3},
         "model": {"family": "decoder", "backbone": str(backbone), "max_tokens": 96, "adapter": {"rank": 4, **adapter}},
-        "training": {"epochs": 1, "learning_rate": 3e-3, "batch_size": 16},
+        "training": {"epochs": 1, "learning_rate": 3e-3, "batch_size": 16}
+        | ({} if adapter_from is None else {"adapter_from": str(adapter_from)}),
     }
 
 
@@ -141,7 +142,7 @@ def test_an_adapter_begins_where_another_ended(backbone: Path, tmp_path: Path) -
     first = recipe(backbone)
     first["folds"] = {"count": 3, "only": 0}
     before = fit_unpublished(first, FRESH, out=tmp_path / "before").folder
-    again = recipe(backbone, begin_from=str(before))
+    again = recipe(backbone, adapter_from=before)
     again["training"] |= {"learning_rate": 1e-12, "head_learning_rate": 1e-3}
     run = fit_unpublished(again, TRAIN, out=tmp_path / "after")
     old = read_tensors(before / "folds" / "0" / "model")
@@ -152,7 +153,7 @@ def test_an_adapter_begins_where_another_ended(backbone: Path, tmp_path: Path) -
                 np.testing.assert_allclose(new[name], tensor, atol=1e-6)
         assert not np.allclose(new["base_model.model.score.weight"], old["base_model.model.score.weight"])
     with pytest.raises(RecipeError, match="without such an adapter"):
-        fit_unpublished(recipe(backbone, begin_from=str(before), alpha=7), TRAIN, out=tmp_path / "other")
+        fit_unpublished(recipe(backbone, adapter_from=before, alpha=7), TRAIN, out=tmp_path / "other")
 
 
 def test_an_adapter_that_knows_held_out_rows_is_refused(backbone: Path, fitted: Path, tmp_path: Path) -> None:
@@ -162,11 +163,11 @@ def test_an_adapter_that_knows_held_out_rows_is_refused(backbone: Path, fitted: 
     first["folds"] = {"count": 3, "only": 0}
     first["data"] |= {"train": str(tmp_path / "both.csv"), "id": None}
     before = fit_unpublished(first, out=tmp_path / "before").folder
-    again = recipe(backbone, begin_from=str(before))
+    again = recipe(backbone, adapter_from=before)
     with pytest.raises(RecipeError, match=r"5 rows of 48(.|\n)*data.exclude"):
         fit_unpublished(again, TRAIN, out=tmp_path / "after")
     first["data"]["exclude"] = str(tmp_path / "train.csv")
     clean = fit_unpublished(first, out=tmp_path / "clean")
     assert clean.rows.height == 30
     with pytest.raises(RecipeError, match=r"adapter a fold(.|\n)*fivefold average"):
-        fit_unpublished(recipe(backbone, begin_from=str(fitted)), FRESH, out=tmp_path / "several")
+        fit_unpublished(recipe(backbone, adapter_from=fitted), FRESH, out=tmp_path / "several")

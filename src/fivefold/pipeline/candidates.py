@@ -72,7 +72,7 @@ def make_ways(
     from fivefold.models.backbones.averaging import average_at_rank, average_exactly, average_factors
 
     settings = adapter_settings(run.recipe)
-    adapter = Adapter(**settings.model_dump(exclude={"begin_from"}))
+    adapter = Adapter(**settings.model_dump())
     tensors = [read_tensors(folder) for folder in folds]
     ways: Mapping[str, Callable[[], Any]] = {
         "factors": partial(average_factors, adapter, tensors),
@@ -106,7 +106,7 @@ def adapter_settings(recipe: Recipe) -> AdapterSettings:
 
 def averaged_recipe(run: Run, settings: AdapterSettings, rank: int, alpha: float) -> Recipe:
     """The run's recipe with the adapter that an average has, on the backbone that the run pretrained, if any."""
-    adapter = settings.model_copy(update={"rank": rank, "alpha": alpha, "begin_from": None})
+    adapter = settings.model_copy(update={"rank": rank, "alpha": alpha})
     changes: dict[str, Any] = {"adapter": adapter}
     if run.backbone is not None:
         changes |= {"backbone": str(run.backbone.resolve()), "tokenizer": None}

@@ -16,7 +16,7 @@ from fivefold.errors import FivefoldError, RecipeError, RunError
 from fivefold.models.base import Classifier
 from fivefold.models.rules import RuledClassifier
 from fivefold.pipeline.overlap import overlap
-from fivefold.pipeline.prepare import Prepared, adapter_source, read_labelled
+from fivefold.pipeline.prepare import Prepared, read_labelled
 from fivefold.pipeline.run import AVERAGE, MODEL, Run
 from fivefold.recipe import Recipe
 from fivefold.recipe.backbones import AdapterSettings, DecoderSettings
@@ -69,8 +69,10 @@ def beginning(prepared: Prepared, folds: Folds) -> Beginning | None:
     source = continued(prepared, folds)
     if source is not None:
         return partial(begun_from, source)
-    name = adapter_source(prepared.recipe)
-    return None if name is None else partial(with_adapter, adapter_folder(Run.open(Path(name)), prepared, folds))
+    training = prepared.recipe.training
+    if training is None or training.adapter_from is None:
+        return None
+    return partial(with_adapter, adapter_folder(Run.open(Path(training.adapter_from)), prepared, folds))
 
 
 def adapter_folder(source: Run, prepared: Prepared, folds: Folds) -> Path:
@@ -81,10 +83,7 @@ def adapter_folder(source: Run, prepared: Prepared, folds: Folds) -> Path:
     RecipeError, RunError
         If it has none or several, or another kind, or knows rows that are held out here.
     """
-    key = "model.adapter.begin_from"
-    training = prepared.recipe.training
-    if training is not None and training.continue_from is not None:
-        raise RecipeError(f"{key} and training.continue_from both say what to start from; name one.")
+    key = "training.adapter_from"
     if not source.store.has("decision"):
         raise RunError(f"{key} names {source.folder}, which isn't finished.", next_step="run its fivefold fit again")
     asked, trained = _adapter(prepared.recipe), _adapter(source.recipe)
@@ -162,11 +161,11 @@ def _check_alike(source: Run, prepared: Prepared) -> None:
 
 
 def _adapter(recipe: Recipe) -> AdapterSettings | None:
-    """The settings of a recipe's adapter, wherever it begins."""
+    """The settings of a recipe's adapter that its weights depend on."""
     model = recipe.model
     if not isinstance(model, DecoderSettings) or model.adapter is None:
         return None
-    return model.adapter.model_copy(update={"begin_from": None, "dropout": 0.0})
+    return model.adapter.model_copy(update={"dropout": 0.0})
 
 
 def _check_unseen(source: Run, prepared: Prepared, folds: Folds, key: str) -> None:

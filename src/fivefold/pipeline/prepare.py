@@ -202,15 +202,8 @@ def begun_runs(recipe: Recipe) -> list[Path]:
     """The runs whose weights are trained on."""
     named = []
     for single in single_recipes(recipe):
-        named.append(single.training.continue_from if single.training else None)
-        named.append(adapter_source(single))
+        named += [single.training.continue_from, single.training.adapter_from] if single.training else []
     return [Path(name) for name in named if name]
-
-
-def adapter_source(recipe: Recipe) -> str | None:
-    """The run that model.adapter.begin_from names, if any."""
-    adapter = getattr(recipe.model, "adapter", None)
-    return None if adapter is None else adapter.begin_from
 
 
 def read_labelled(recipe: Recipe, data: Any = None) -> pl.DataFrame:

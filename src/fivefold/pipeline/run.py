@@ -241,8 +241,6 @@ def classifier_maker(recipe: Recipe, task: Task, backbone: Path | None = None) -
     settings = recipe.model.model_dump(exclude={"family"})
     if backbone is not None:
         settings |= {"backbone": str(backbone), "architecture": None, "tokenizer": None}
-    if settings.get("adapter") is not None:
-        settings["adapter"].pop("begin_from")
     if recipe.training is None:
         settings |= recipe.objective.model_dump(include=set(LINEAR_KEYS))
     else:

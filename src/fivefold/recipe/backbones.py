@@ -135,9 +135,6 @@ class AdapterSettings(Settings):
     rslora: bool = Field(False, description="rank-stabilised: alpha / √rank times")
     dora: bool = Field(False, description="weight-decomposed: a length and a direction a weight")
     options: dict[str, Any] = Field({}, description="further arguments of PEFT's LoraConfig")
-    begin_from: str | None = Field(
-        None, description="a finished run of one adapter like this, which is learnt on under a fresh head"
-    )
 
 
 class DecoderSettings(BackboneSettings):

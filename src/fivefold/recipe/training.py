@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from fivefold.recipe.section import Choices, Settings
 
@@ -126,6 +126,15 @@ class TrainingSettings(OptimiserSettings):
     continue_from: str | None = Field(
         None, description="a finished run with the same folds, whose weights are trained on"
     )
+    adapter_from: str | None = Field(
+        None, description="a finished run of one adapter like model.adapter, which is learnt on under a fresh head"
+    )
+
+    @model_validator(mode="after")
+    def _one_beginning(self) -> TrainingSettings:
+        if self.continue_from is not None and self.adapter_from is not None:
+            raise ValueError("continue_from and adapter_from both say what to start from; name one")
+        return self
 
 
 class PretrainingSettings(Settings):

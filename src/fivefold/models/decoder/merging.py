@@ -16,7 +16,6 @@ from fivefold.models.backbones.backbone import QUANTISED, Weights, load_decoder
 from fivefold.models.backbones.resident import TRAINED
 from fivefold.models.decoder.classifier import DecoderClassifier
 from fivefold.models.decoder.net import AdaptedNet
-from fivefold.models.pooled.net import PooledNet
 
 QUANTISED_TYPES = ("Params4bit", "Int8Params")
 """The classes of bitsandbytes's weights."""
@@ -45,7 +44,7 @@ def merged(classifier: DecoderClassifier, weights: Weights) -> DecoderClassifier
     fold_in(plain)
     whole = copy.copy(classifier)
     whole.adapter, whole.home, whole.origin = None, None, replace(classifier.origin, weights=weights)
-    whole.net = PooledNet(plain, seed=classifier.seed, biases=None, **classifier.head_settings)
+    whole.net = whole.over(plain, None, classifier.seed)
     whole.net.load_scores(net.scores())
     whole.net.eval()
     return whole

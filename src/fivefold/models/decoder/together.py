@@ -18,7 +18,7 @@ from fivefold.models.backbones.passes import real_first
 from fivefold.models.backbones.resident import Resident
 from fivefold.models.decoder.net import AdaptedNet
 
-PLAIN = frozenset({"Linear", "Linear4bit"})
+PLAIN = frozenset({"LeanLinear", "Linear", "Linear4bit"})
 """PEFT's layers that add an adapter's product to the backbone's and look at no other row."""
 
 

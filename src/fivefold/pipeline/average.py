@@ -41,8 +41,9 @@ SAMPLE = 1000
 """Training rows on which the ways are compared where no others are given."""
 
 PARITY_ROWS = 256
-PARITY = {"fp32": 1e-3, "fp16": 5e-2, "bf16": 3e-1}
-"""Largest difference of a logit that merging may make: adding to weights rounds them to their type."""
+PARITY = {"fp32": 1e-3, "nf4": 1e-3, "fp16": 5e-2, "bf16": 3e-1, "int8": 3e-1}
+"""Largest difference of a logit that merging may make, by how weights are held before and after: floats are rounded to
+their type, and int8 rounds what it multiplies as well."""
 
 
 @dataclass(frozen=True)
@@ -271,17 +272,16 @@ def merge_into(folder: Path, model: Classifier, rows: Rows, weights: Any) -> Non
     inner = model.inner if isinstance(model, RuledClassifier) else model
     assert isinstance(inner, DecoderClassifier)
     whole, some = merged(inner, weights), rows.take(np.arange(min(PARITY_ROWS, len(rows))))
+    allowed = max(PARITY[weights], PARITY[inner.origin.weights])
     gap = float(np.abs(whole.score(some).logits - inner.score(some).logits).max(initial=0))
-    if not gap <= PARITY[weights]:
+    if not gap <= allowed:
         raise ArtefactError(
             "The merged model doesn't score as the adapter does.",
-            allowed=f"logits within {PARITY[weights]:g} in {weights}",
+            allowed=f"logits within {allowed:g} in {weights}",
             got=f"a difference of {gap:.3g} on {len(some)} rows",
             next_step="merge in fp32, or keep the adapter",
         )
-    log.info(
-        "Merged in %s: logits of %d rows differ by at most %.2g (%g allowed)", weights, len(some), gap, PARITY[weights]
-    )
+    log.info("Merged in %s: logits of %d rows differ by at most %.2g (%g allowed)", weights, len(some), gap, allowed)
     whole.save(folder)
     if isinstance(model, RuledClassifier):
         model.rules.save(folder / FILE)

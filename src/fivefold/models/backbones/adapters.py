@@ -208,6 +208,20 @@ def write_tensors(adapter: Adapter, tensors: Mapping[str, Tensor], like: Path, f
 
 def row_norms(layer: Any) -> Tensor:
     """Lengths of the rows of the weights under an adapter, which are DoRA's first magnitudes, float32 (outputs,)."""
-    weight: Tensor = dequantize_module_weight(layer.get_base_layer())
+    weight = dequantised(layer.get_base_layer())
     norms: Tensor = torch.linalg.norm(weight.float(), dim=0 if layer.fan_in_fan_out else 1)
     return norms
+
+
+def dequantised(layer: Any) -> Tensor:
+    """The weights of a linear layer as floats, (outputs, inputs), whatever they are held in.
+
+    PEFT's own function takes the scales of int8 weights away from a layer on a CPU.
+    """
+    weight = layer.weight
+    if type(weight).__name__ != "Int8Params":
+        whole: Tensor = dequantize_module_weight(layer)
+        return whole
+    scales = layer.state.SCB if weight.SCB is None else weight.SCB
+    scaled: Tensor = weight.data.float() * (scales.float()[:, None] / 127)
+    return scaled

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
-from peft.utils.integrations import dequantize_module_weight
 
-from fivefold.models.backbones.adapters import attach
+from fivefold.models.backbones.adapters import attach, dequantised
 from fivefold.models.backbones.backbone import QUANTISED, Weights, load_decoder
 from fivefold.models.backbones.resident import TRAINED
 from fivefold.models.decoder.classifier import DecoderClassifier
@@ -57,7 +56,7 @@ def copy_dequantised(source: Any, target: Any) -> None:
         base = module.get_base_layer() if isinstance(module, LoraLayer) else module
         if type(getattr(base, "weight", None)).__name__ in QUANTISED_TYPES and not name.endswith(".base_layer"):
             weight = target.get_submodule(name).weight
-            weight.copy_(dequantize_module_weight(base).to(weight.dtype))
+            weight.copy_(dequantised(base).to(weight.dtype))
 
 
 def fold_in(model: Any) -> None:

@@ -205,7 +205,7 @@ def _name(source: str) -> str:
 
 
 def _init(options: argparse.Namespace) -> None:
-    from fivefold.pipeline.prepare import describe_recipe
+    from fivefold.pipeline.inspect import describe_recipe
     from fivefold.pipeline.store import write_text, writing
 
     text = describe_recipe(_recipe(options.data, options.set, options.preset))

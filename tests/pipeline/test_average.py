@@ -115,7 +115,7 @@ def test_a_worse_average_is_refused_unless_accepted(
 
 def test_without_rows_of_its_own_the_caveat_is_said(fitted: Path, tmp_path: Path) -> None:
     found = average_run(fitted, tmp_path / "one", way="factors", accept=True)
-    assert "which all folds but one saw" in render(found)
+    assert "which nearly all folds saw" in render(found)
     assert Run.load(tmp_path / "one").evaluation == Run.load(fitted).evaluation
     with pytest.raises(RunError, match="48 of 48 rows have the texts of a training row"):
         average_run(fitted, tmp_path / "two", TRAIN)
@@ -125,6 +125,30 @@ def test_what_has_no_adapters_is_refused(tmp_path: Path) -> None:
     run = fit_unpublished({"folds": {"count": 2}}, demo("tweets", 60, seed=1), out=tmp_path / "linear")
     with pytest.raises(RunError, match=r"no adapters of folds(.|\n)*family 'linear'"):
         average_run(run.folder, tmp_path / "one")
+
+
+@pytest.mark.parametrize(
+    ("choices", "said"),
+    [
+        ({"way": "mean"}, "factors, exact, rank"),
+        ({"weights": "nf4"}, "fp32, bf16"),
+        ({"way": "exact", "rank": 2}, "rank"),
+    ],
+)
+def test_choices_that_are_not_there(fitted: Path, tmp_path: Path, choices: dict[str, Any], said: str) -> None:
+    with pytest.raises(RunError, match=said):
+        average_run(fitted, tmp_path / "one", FRESH, **choices)
+
+
+def test_a_merged_run_reads_no_key_of_training_layers(backbone: Path, tmp_path: Path) -> None:
+    layered = recipe(backbone)
+    layered["folds"] = {"count": 2}
+    layered["training"] |= {"layer_decay": 0.9, "gradient_checkpointing": True}
+    folder = fit_unpublished(layered, TRAIN, out=tmp_path / "folds").folder
+    average_run(folder, tmp_path / "one", FRESH, weights="fp32", accept=True)
+    assert Run.load(tmp_path / "one").predict(FRESH).height == 30
+    with pytest.raises(RunError, match="average of folds"):
+        _ = Run.load(tmp_path / "one").out_of_fold
 
 
 def test_the_command(fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -169,5 +193,8 @@ def test_an_adapter_that_knows_held_out_rows_is_refused(backbone: Path, fitted: 
     first["data"]["exclude"] = str(tmp_path / "train.csv")
     clean = fit_unpublished(first, out=tmp_path / "clean")
     assert clean.rows.height == 30
+    assert (
+        fit_unpublished(recipe(backbone, adapter_from=clean.folder), TRAIN, out=tmp_path / "next").evaluation.rows == 48
+    )
     with pytest.raises(RecipeError, match=r"adapter a fold(.|\n)*fivefold average"):
         fit_unpublished(recipe(backbone, adapter_from=fitted), FRESH, out=tmp_path / "several")

@@ -18,6 +18,7 @@ from fivefold.pipeline import fit as fit_module
 from fivefold.pipeline import prepare as prepare_module
 from fivefold.pipeline.compare import compare_runs, evaluate_run
 from fivefold.pipeline.fit import fit, fit_unpublished
+from fivefold.pipeline.inspect import describe_recipe
 from fivefold.pipeline.predict import FORMS, predict_file
 from fivefold.pipeline.publish import learning, model_facts, publish
 from fivefold.pipeline.run import Run, load
@@ -202,7 +203,7 @@ def test_scikit_learns_estimator_fits_ensembles(tweets: pl.DataFrame) -> None:
 def test_an_inferred_recipe_keeps_its_members(tweets: pl.DataFrame, tmp_path: Path) -> None:
     tweets.head(60).write_csv(tmp_path / "t.csv")
     asked = build_recipe({"data": {"train": str(tmp_path / "t.csv")}}, preset="balanced")
-    plain = yaml.safe_load(prepare_module.describe_recipe(asked))
+    plain = yaml.safe_load(describe_recipe(asked))
     assert "model" not in plain
     assert plain["ensemble"]["members"]["linear"] == {"model": {"family": "linear"}}
     assert plain["ensemble"]["members"]["minilm"]["model"] == {"family": "encoder"}

@@ -166,6 +166,8 @@ class RuledClassifier:
     def _divided(self, train: Rows) -> tuple[PairRules, Rows]:
         """The rules, and the rows that they don't decide; no rules where they would decide all."""
         rules = PairRules.learn(self.task, train)
+        if len(self.task.targets) > 1:  # the others still learn from these rows
+            return rules, train
         rest = train.take(~rules.decided(train))
         return (rules, rest) if len(rest) else (PairRules(self.task, {}), train)
 

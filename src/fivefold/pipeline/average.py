@@ -16,6 +16,7 @@ import polars as pl
 
 from fivefold.data.compose import Rows
 from fivefold.data.corpus import build_corpus
+from fivefold.data.groups import number_groups
 from fivefold.data.labels import read_labels
 from fivefold.data.layout import normalise
 from fivefold.data.load import content_hash
@@ -23,13 +24,14 @@ from fivefold.errors import ArtefactError, FivefoldError, LabelError, RunError
 from fivefold.evaluation.intervals import Difference, Predictions, paired_difference
 from fivefold.evaluation.metrics import METRICS
 from fivefold.evaluation.summary import Estimate, evaluate
-from fivefold.models.base import Classifier
+from fivefold.models.base import PARITY_ROWS
 from fivefold.models.rules import FILE, RuledClassifier
-from fivefold.pipeline.candidates import Candidate, adapters_of, make_ways, merged_recipe
+from fivefold.pipeline.candidates import WAYS, Candidate, adapters_of, make_ways, merged_recipe
+from fivefold.pipeline.continuation import trained_on
 from fivefold.pipeline.folds import write_json
 from fivefold.pipeline.overlap import overlap
-from fivefold.pipeline.prepare import MARK, read_labelled
-from fivefold.pipeline.run import AVERAGE, MODEL, Run
+from fivefold.pipeline.prepare import read_trained
+from fivefold.pipeline.run import AVERAGE, MODEL, Run, classifier_maker
 from fivefold.pipeline.store import Store
 from fivefold.recipe import dump_recipe
 from fivefold.scores import Scores
@@ -40,7 +42,9 @@ log = logging.getLogger("fivefold")
 SAMPLE = 1000
 """Training rows on which the ways are compared where no others are given."""
 
-PARITY_ROWS = 256
+MERGED = ("fp32", "bf16", "fp16")
+"""How merged weights may be held."""
+
 PARITY = {"fp32": 1e-3, "nf4": 1e-3, "fp16": 5e-2, "bf16": 3e-1, "int8": 3e-1}
 """Largest difference of a logit that merging may make, by how weights are held before and after: floats are rounded to
 their type, and int8 rounds what it multiplies as well."""
@@ -119,6 +123,7 @@ def average_run(
     FivefoldError
         If the run has no adapters, the rows were trained on, or the average is worse.
     """
+    check_choices(way, rank, weights)
     run = Run.load(source)
     folds = adapters_of(run)
     frame, labels, told = judging_rows(run, data)
@@ -126,7 +131,7 @@ def average_run(
     asked = (run.store.description["fingerprint"], content_hash(frame), way, rank, weights)
     with store.held(), tempfile.TemporaryDirectory() as scratch:
         made = make_ways(run, folds, Path(scratch), way, rank)
-        judge = Judge(run, rows_of(run, frame), labels)
+        judge = Judge(run, frame, labels)
         ways = [judge.way(made[name]) for name in made]
         best = min(ways, key=lambda each: judge.loss(each.estimate))
         found = Averaged(Path(out), judge.metric, told, len(folds), judge.ensemble_estimate, tuple(ways), best.name)
@@ -144,6 +149,22 @@ def average_run(
     return found
 
 
+def check_choices(way: str | None, rank: int | None, weights: str | None) -> None:
+    """Refuse what isn't a way or a type of weights, and a rank that nothing reads.
+
+    Raises
+    ------
+    RunError
+        Naming what there is.
+    """
+    if way not in (None, *WAYS):
+        raise RunError("There is no such way to average.", allowed=", ".join(WAYS), got=str(way))
+    if weights not in (None, *MERGED):
+        raise RunError("Weights can't be merged so.", allowed=", ".join(MERGED), got=str(weights))
+    if rank is not None and way not in (None, "rank"):
+        raise RunError(f"The way '{way}' has no rank to choose.", allowed="--rank with --way rank, or with none")
+
+
 def judging_rows(run: Run, data: Any) -> tuple[pl.DataFrame, Labels, str]:
     """The table to judge on, its labels, and what to say of it.
 
@@ -155,33 +176,39 @@ def judging_rows(run: Run, data: Any) -> tuple[pl.DataFrame, Labels, str]:
         If folds were trained on some of the rows that were given.
     """
     if data is None:
-        frame = read_labelled(run.recipe).drop(MARK)
+        frame = read_trained(run.recipe)
         if frame.height > SAMPLE:
             frame = frame[np.sort(np.random.default_rng(run.recipe.seed).choice(frame.height, SAMPLE, replace=False))]
-        told = f"{frame.height:,} training rows, which all folds but one saw: differences count, levels are too good"
+        told = f"{frame.height:,} training rows, which nearly all folds saw: differences count, levels are too good"
     else:
         frame = run.read(data)
-        refuse_seen(run, frame)
-        told = f"{frame.height:,} rows that no fold saw"
+        told = f"{frame.height:,} rows {unseen(run, frame)}"
     labels = read_labels(normalise(frame, run.layout), run.task)
     if (labels.codes == MISSING).all():
         raise LabelError("No label of the table is filled in.", next_step="judge on rows with labels")
     return frame, labels, told
 
 
-def refuse_seen(run: Run, frame: pl.DataFrame) -> None:
-    """Refuse rows that the folds were trained on, as far as the training file can still be read."""
+def unseen(run: Run, frame: pl.DataFrame) -> str:
+    """What to say of rows that the folds weren't trained on.
+
+    Raises
+    ------
+    RunError
+        If they were.
+    """
     try:
-        seen = overlap(frame, read_labelled(run.recipe), run.recipe)
+        known = trained_on(run)
     except FivefoldError:
-        log.warning("  The training file can't be read again, so nobody checked that the folds never saw these rows.")
-        return
+        return "that nobody compared with the training rows, whose file can't be read again"
+    seen = np.any([overlap(frame, each, run.recipe, "the training data", recipe) for recipe, each in known], axis=0)
     if seen.any():
         raise RunError(
             "The folds were trained on some of the rows to judge on.",
             got=f"{int(seen.sum()):,} of {len(seen):,} rows have the texts of a training row",
             next_step="take them out, or name no file: then a sample of the training rows is taken, and said",
         )
+    return "that no fold saw"
 
 
 def rows_of(run: Run, frame: pl.DataFrame) -> Rows:
@@ -194,10 +221,12 @@ def rows_of(run: Run, frame: pl.DataFrame) -> Rows:
 class Judge:
     """Scores averages on rows, beside the ensemble of the folds."""
 
-    def __init__(self, run: Run, rows: Rows, labels: Labels) -> None:
-        self.run, self.rows, self.labels = run, rows, labels
+    def __init__(self, run: Run, frame: pl.DataFrame, labels: Labels) -> None:
+        self.run, self.rows, self.labels = run, rows_of(run, frame), labels
+        group = run.recipe.data.group
+        self.groups = number_groups(frame[group]) if group in frame.columns else None
         self.metric = run.evaluation.metric
-        self.ensemble = self.predictions(run.raw(rows))
+        self.ensemble = self.predictions(run.raw(self.rows))
         self.ensemble_estimate = self.estimate(self.ensemble)
 
     def predictions(self, raw: Scores) -> Predictions:
@@ -209,7 +238,7 @@ class Judge:
         """Every metric with its interval."""
         rule, seed = self.run.rule, self.run.recipe.seed
         decided = predictions.decisions, predictions.scores
-        return evaluate(self.labels, *decided, self.metric, seed=seed, thresholds=rule.thresholds)
+        return evaluate(self.labels, *decided, self.metric, seed=seed, groups=self.groups, thresholds=rule.thresholds)
 
     def estimate(self, predictions: Predictions) -> Estimate:
         """The run's metric with its interval."""
@@ -220,9 +249,8 @@ class Judge:
         """A candidate with its figures."""
         log.info("Scoring the average by '%s'", candidate.name)
         predictions = self.predictions(candidate.load(self.run).score(self.rows))
-        gap = paired_difference(
-            self.labels, predictions, self.ensemble, METRICS[self.metric], seed=self.run.recipe.seed
-        )
+        metric, seed = METRICS[self.metric], self.run.recipe.seed
+        gap = paired_difference(self.labels, predictions, self.ensemble, metric, seed=seed, groups=self.groups)
         size = sum(path.stat().st_size for path in candidate.folder.iterdir()) / 1e6
         return Way(candidate.name, candidate.rank, candidate.error, size, self.estimate(predictions), gap)
 
@@ -240,7 +268,6 @@ def keep(
     store: Store, run: Run, candidate: Candidate, judge: Judge, found: Averaged, weights: str | None, *, own_rows: bool
 ) -> None:
     """Write the stages of the new run: data as in the source, the model, and the rule with its figures."""
-    model = candidate.load(run)
     if not store.has("data"):
         with store.stage("data") as folder:
             shutil.copytree(run.store.path("data"), folder, dirs_exist_ok=True)
@@ -251,15 +278,16 @@ def keep(
                 shutil.copytree(candidate.folder, folder / MODEL)
             else:
                 (folder / MODEL).mkdir()
-                merge_into(folder / MODEL, model, judge.rows, weights)
+                merge_into(folder / MODEL, candidate, run, judge.rows, weights)
     with store.stage("decision") as folder:
         shutil.copy(run.store.path("decision") / "rule.json", folder / "rule.json")
-        figures = run.evaluation if own_rows else judge.evaluation(judge.predictions(model.score(judge.rows)))
+        made = Run.open(store.folder).models[0]
+        figures = run.evaluation if own_rows else judge.evaluation(judge.predictions(made.score(judge.rows)))
         write_json(folder / "metrics.json", figures.to_json())
 
 
-def merge_into(folder: Path, model: Classifier, rows: Rows, weights: Any) -> None:
-    """Merge an adapter into its backbone, and write it if it says the same.
+def merge_into(folder: Path, candidate: Candidate, run: Run, rows: Rows, weights: Any) -> None:
+    """Merge an adapter into its backbone, write it, and compare what was written.
 
     Raises
     ------
@@ -269,11 +297,19 @@ def merge_into(folder: Path, model: Classifier, rows: Rows, weights: Any) -> Non
     from fivefold.models.decoder.classifier import DecoderClassifier
     from fivefold.models.decoder.merging import merged
 
+    model = candidate.load(run)
     inner = model.inner if isinstance(model, RuledClassifier) else model
     assert isinstance(inner, DecoderClassifier)
-    whole, some = merged(inner, weights), rows.take(np.arange(min(PARITY_ROWS, len(rows))))
-    allowed = max(PARITY[weights], PARITY[inner.origin.weights])
-    gap = float(np.abs(whole.score(some).logits - inner.score(some).logits).max(initial=0))
+    merged(inner, weights).save(folder)
+    if isinstance(model, RuledClassifier):
+        model.rules.save(folder / FILE)
+    written = classifier_maker(merged_recipe(candidate.recipe, weights), run.task)()
+    written.load(folder)
+    allowed, some = (
+        max(PARITY[weights], PARITY[inner.origin.weights]),
+        rows.take(np.arange(min(PARITY_ROWS, len(rows)))),
+    )
+    gap = float(np.abs(written.score(some).logits - model.score(some).logits).max(initial=0))
     if not gap <= allowed:
         raise ArtefactError(
             "The merged model doesn't score as the adapter does.",
@@ -282,9 +318,6 @@ def merge_into(folder: Path, model: Classifier, rows: Rows, weights: Any) -> Non
             next_step="merge in fp32, or keep the adapter",
         )
     log.info("Merged in %s: logits of %d rows differ by at most %.2g (%g allowed)", weights, len(some), gap, allowed)
-    whole.save(folder)
-    if isinstance(model, RuledClassifier):
-        model.rules.save(folder / FILE)
 
 
 def table(found: Averaged) -> dict[str, Any]:

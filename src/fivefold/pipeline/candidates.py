@@ -55,6 +55,8 @@ def adapters_of(run: Run) -> list[Path]:
             allowed="a finished run of the decoder family with model.adapter",
             got=said,
         )
+    if len(run.folds.evaluated) < 2:
+        raise RunError(f"{run.folder} has one fold, and so nothing to average.", next_step="fit it without folds.only")
     return [run.store.path(f"folds/{fold}") / MODEL for fold in run.folds.evaluated]
 
 
@@ -115,5 +117,7 @@ def averaged_recipe(run: Run, settings: AdapterSettings, rank: int, alpha: float
 
 def merged_recipe(recipe: Recipe, weights: str) -> Recipe:
     """The recipe of a whole backbone that nothing is trained of."""
-    changes = {"adapter": None, "weights": weights, "unfrozen_layers": 0}
-    return recipe.model_copy(update={"model": recipe.model.model_copy(update=changes)})
+    plain = recipe.model_dump()
+    plain["model"] |= {"adapter": None, "weights": weights, "unfrozen_layers": 0, "kernels": "none"}
+    plain["training"] |= {"adapter_from": None, "gradient_checkpointing": False, "layer_decay": 1.0}
+    return Recipe.model_validate(plain)

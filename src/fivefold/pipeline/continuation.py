@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import polars as pl
 
 from fivefold.data.columns import counted
 from fivefold.data.folds import Folds
@@ -16,7 +17,7 @@ from fivefold.errors import FivefoldError, RecipeError, RunError
 from fivefold.models.base import Classifier
 from fivefold.models.rules import RuledClassifier
 from fivefold.pipeline.overlap import overlap
-from fivefold.pipeline.prepare import Prepared, read_labelled
+from fivefold.pipeline.prepare import Prepared, begun_runs, read_trained
 from fivefold.pipeline.run import AVERAGE, MODEL, Run
 from fivefold.recipe import Recipe
 from fivefold.recipe.backbones import AdapterSettings, DecoderSettings
@@ -42,6 +43,11 @@ def continued(prepared: Prepared, folds: Folds) -> Run | None:
         raise RunError(
             f"training.continue_from names {source.folder}, which isn't finished.",
             next_step="run its fivefold fit again: it resumes",
+        )
+    if source.averaged:
+        raise RunError(
+            f"training.continue_from names {source.folder}, which is an average and has no folds.",
+            next_step="name the run that it was made of, or name it in training.adapter_from",
         )
     if source.members:
         raise RunError(
@@ -86,6 +92,7 @@ def adapter_folder(source: Run, prepared: Prepared, folds: Folds) -> Path:
     key = "training.adapter_from"
     if not source.store.has("decision"):
         raise RunError(f"{key} names {source.folder}, which isn't finished.", next_step="run its fivefold fit again")
+    _check_pretraining(prepared.recipe, key)
     asked, trained = _adapter(prepared.recipe), _adapter(source.recipe)
     if source.members or trained is None or asked != trained:
         raise RecipeError(
@@ -137,13 +144,16 @@ def begun_from(source: Run, make: Callable[[], Classifier], fold: int) -> Classi
     return classifier
 
 
-def _check_alike(source: Run, prepared: Prepared) -> None:
-    recipe = prepared.recipe
+def _check_pretraining(recipe: Recipe, key: str) -> None:
     if recipe.pretraining is not None:
         raise RecipeError(
-            "pretraining and training.continue_from both say which weights to start from.",
-            next_step="leave one of them out",
+            f"pretraining and {key} both say which weights to start from.", next_step="leave one of them out"
         )
+
+
+def _check_alike(source: Run, prepared: Prepared) -> None:
+    recipe = prepared.recipe
+    _check_pretraining(recipe, "training.continue_from")
     if source.recipe.model.family != recipe.model.family:
         raise RecipeError(
             "training.continue_from names a run of another family.",
@@ -171,20 +181,37 @@ def _adapter(recipe: Recipe) -> AdapterSettings | None:
 def _check_unseen(source: Run, prepared: Prepared, folds: Folds, key: str) -> None:
     """Refuse a run that was trained on rows that are held out here, as far as its file can still be read."""
     try:
-        known = read_labelled(source.recipe)
+        known = trained_on(source)
     except FivefoldError:
         log.warning(
             "  The data of %s can't be read again, so nobody checked that it lacks the rows here.", source.folder
         )
         return
     held_out = np.isin(folds.fold, folds.evaluated)
-    seen = overlap(prepared.frame, known, prepared.recipe, str(source.folder)) & held_out
+    seen = np.zeros(len(folds.fold), dtype=bool)
+    for recipe, frame in known:
+        seen |= overlap(prepared.frame, frame, prepared.recipe, str(source.folder), recipe) & held_out
     if seen.any():
         raise RecipeError(
             f"{key} names a run that was trained on rows that are held out here.",
             got=f"{counted(int(seen.sum()), 'row')} of {int(held_out.sum())} by their texts",
             next_step="fit that run again with data.exclude naming this training file",
         )
+
+
+def trained_on(run: Run) -> list[tuple[Recipe, pl.DataFrame]]:
+    """The rows that a run's models learnt from, and those of the runs that they began with, each with its recipe.
+
+    Raises
+    ------
+    FivefoldError
+        If their files aren't there any more.
+    """
+    own = read_trained(run.recipe)
+    if len(run.folds.evaluated) == 1 and own.height == len(run.folds.fold):
+        own = own.filter(pl.Series(run.folds.fold != run.folds.evaluated[0]))
+    earlier = [found for folder in begun_runs(run.recipe) for found in trained_on(Run.open(folder))]
+    return [(run.recipe, own), *earlier]
 
 
 def _check_backbone(source: Run, recipe: Recipe, key: str) -> None:

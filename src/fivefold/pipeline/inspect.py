@@ -1,16 +1,26 @@
-"""Check the data that a recipe names, before anything is trained."""
+"""The data that a recipe names, checked, and the recipe that it suggests, before anything is trained."""
 
 from __future__ import annotations
 
 import logging
 
 import polars as pl
+import yaml
 
 from fivefold.data.check import check
 from fivefold.data.findings import CheckReport
 from fivefold.data.layout import normalise
-from fivefold.pipeline.prepare import MARK, complete, layout_of, read_labelled, read_optional, task_of
-from fivefold.recipe import Recipe
+from fivefold.pipeline.prepare import (
+    MARK,
+    complete,
+    layout_of,
+    read_labelled,
+    read_optional,
+    source_name,
+    task_of,
+    without_leaks,
+)
+from fivefold.recipe import Recipe, build_recipe
 from fivefold.task import Task
 
 log = logging.getLogger("fivefold")
@@ -29,6 +39,7 @@ def check_data(recipe: Recipe) -> CheckReport:
     whole, sentences = complete(recipe, raw, test)
     for sentence in sentences:
         log.info("  %s", sentence)
+    raw = without_leaks(raw, whole, test)
     layout = layout_of(whole, raw)
     frame = normalise(raw.drop(MARK), layout)
     return check_frame(whole, task_of(whole.task, layout, frame), frame, test)
@@ -47,3 +58,25 @@ def check_frame(recipe: Recipe, task: Task, frame: pl.DataFrame, test: pl.DataFr
         threshold=recipe.folds.near_duplicates or 0.8,
         seed=recipe.seed,
     )
+
+
+def describe_recipe(recipe: Recipe) -> str:
+    """The recipe inferred for its data as YAML, the reasons as comments on top."""
+    frame = read_labelled(recipe)
+    whole, sentences = complete(recipe, frame, read_optional(recipe.data.test))
+    task_of(whole.task, (layout := layout_of(whole, frame)), normalise(frame.drop(MARK), layout))
+    reasons = "\n".join(f"# {sentence}" for sentence in sentences)
+    return f"# Inferred from {source_name(recipe.data.train)}; correct what is wrong.\n{reasons}\n{short(whole)}"
+
+
+def short(recipe: Recipe) -> str:
+    """The recipe without what is default anyway, but always with the sections a user changes first."""
+    plain = recipe.model_dump(mode="json", exclude_defaults=True)
+    plain["folds"] = recipe.folds.model_dump(mode="json", include={"count", "method"}) | plain.get("folds", {})
+    if "model" not in recipe.unread:
+        plain["model"] = {"family": recipe.model.family} | plain.get("model", {})
+    for name, member in plain.get("ensemble", {}).get("members", {}).items():
+        if "model" in member:
+            member["model"] = {"family": recipe.member(name).model.family} | member["model"]
+    build_recipe(plain)
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)

@@ -12,7 +12,7 @@ import polars as pl
 
 from fivefold.data.columns import counted, require_columns
 from fivefold.data.corpus import field_texts
-from fivefold.data.duplicates import duplicate_groups, near_duplicate_groups
+from fivefold.data.duplicates import duplicate_groups, folded, near_duplicate_groups
 from fivefold.recipe import Recipe
 
 log = logging.getLogger("fivefold")
@@ -20,7 +20,13 @@ log = logging.getLogger("fivefold")
 Mask: TypeAlias = npt.NDArray[np.bool_]
 
 
-def overlap(frame: pl.DataFrame, others: pl.DataFrame, recipe: Recipe, origin: str = "the other table") -> Mask:
+def overlap(
+    frame: pl.DataFrame,
+    others: pl.DataFrame,
+    recipe: Recipe,
+    origin: str = "the other table",
+    others_recipe: Recipe | None = None,
+) -> Mask:
     """Which rows of a table have the texts of a row of another, (rows,).
 
     Letter case and white space aside; with a swap also in the other order; and near duplicates where
@@ -29,9 +35,9 @@ def overlap(frame: pl.DataFrame, others: pl.DataFrame, recipe: Recipe, origin: s
     Raises
     ------
     DataError
-        If a table lacks a text column; `origin` names the other one.
+        If a table lacks a text column; `origin` names the other one, which is read by its own recipe if it has one.
     """
-    texts = [*row_texts(frame, recipe, "the training data"), *row_texts(others, recipe, origin)]
+    texts = [*row_texts(frame, recipe, "the training data"), *row_texts(others, others_recipe or recipe, origin)]
     threshold = recipe.folds.near_duplicates
     groups = duplicate_groups(texts) if threshold is None else near_duplicate_groups(texts, threshold)
     return np.isin(groups[: frame.height], groups[frame.height :])
@@ -41,7 +47,7 @@ def row_texts(frame: pl.DataFrame, recipe: Recipe, origin: str) -> list[str]:
     """All texts of each row as one, those that trade places in an order of their own; "" where there is none."""
     data, swap = recipe.data, recipe.task.swap
     require_columns(frame, data.text, f"text (in {origin})")
-    fields = {name: [cell or "" for cell in field_texts(frame[name], data.replace)] for name in data.text}
+    fields = {name: [folded(cell or "") for cell in field_texts(frame[name], data.replace)] for name in data.text}
     pairs = swap.fields if swap else []
     sides = [[fields.pop(pair[side]) for pair in pairs] for side in (0, 1)]
     first, second = (_joined(side, frame.height) for side in sides)
@@ -62,8 +68,9 @@ def purged(
     """
     stays: Mask = np.ones(frame.height, dtype=bool)
     if extra.any():
-        known = [frame.filter(~extra), *([] if test is None else [test])]
-        again = np.any([overlap(frame, each, recipe, "data.test") for each in known], axis=0) & extra
+        again = overlap(frame, frame.filter(~extra), recipe, "data.train")
+        again |= np.zeros_like(again) if test is None else overlap(frame, test, recipe, "data.test")
+        again &= extra
         stays &= ~again
         _say(again, "of data.extra that train or test have too")
     if exclude is not None:

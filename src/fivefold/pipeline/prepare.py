@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import yaml
 
 from fivefold.data.columns import require_columns
 from fivefold.data.compose import Corpus
@@ -29,7 +28,7 @@ from fivefold.objectives.weights import check_heads
 from fivefold.pipeline.decide import headline_metric
 from fivefold.pipeline.overlap import purged
 from fivefold.pipeline.store import Store
-from fivefold.recipe import Recipe, build_recipe, dump_recipe
+from fivefold.recipe import Recipe, dump_recipe
 from fivefold.recipe.settings import DataSettings, TaskSettings
 from fivefold.task import Categorical, IntArray, Swap, Task, Tree
 
@@ -102,9 +101,7 @@ def prepare(recipe: Recipe, data: Any = None, test: Any = None) -> Prepared:
     whole, sentences = complete(recipe, raw, unseen)
     for sentence in sentences:
         log.info("  %s", sentence)
-    raw = raw.filter(purged(raw, raw[MARK].to_numpy(), whole, unseen, read_optional(whole.data.exclude)))
-    if raw.is_empty():
-        raise LabelError("No training row is left.", got="data.exclude has all of them")
+    raw = without_leaks(raw, whole, unseen)
     layout = layout_of(whole, raw)
     frame = normalise(raw.drop(MARK), layout)
     task = task_of(whole.task, layout, frame)
@@ -222,6 +219,31 @@ def read_labelled(recipe: Recipe, data: Any = None) -> pl.DataFrame:
     extra = read_optional(recipe.data.extra)
     frame = train if extra is None else read_table([train, extra])
     return frame.with_columns(pl.Series(MARK, np.arange(frame.height) >= train.height))
+
+
+def without_leaks(frame: pl.DataFrame, recipe: Recipe, test: pl.DataFrame | None) -> pl.DataFrame:
+    """What `read_labelled` gave, less extra rows that train or test rows have too, and what data.exclude names.
+
+    Raises
+    ------
+    LabelError
+        If no row is left.
+    """
+    left = frame.filter(purged(frame, frame[MARK].to_numpy(), recipe, test, read_optional(recipe.data.exclude)))
+    if left.is_empty():
+        raise LabelError("No training row is left.", got="data.exclude has all of them")
+    return left
+
+
+def read_trained(recipe: Recipe) -> pl.DataFrame:
+    """The rows that a run of this whole recipe was given, in their order.
+
+    Raises
+    ------
+    FivefoldError
+        If its files aren't there any more.
+    """
+    return without_leaks(read_labelled(recipe), recipe, read_optional(recipe.data.test)).drop(MARK)
 
 
 def read_source(source: Any) -> pl.DataFrame:
@@ -353,28 +375,6 @@ def check_swap(task: Task, text: Sequence[str]) -> None:
             allowed=", ".join(text),
             next_step="add these columns to data.text, or mend task.swap.fields",
         )
-
-
-def describe_recipe(recipe: Recipe) -> str:
-    """The recipe inferred for its data as YAML, the reasons as comments on top."""
-    frame = read_labelled(recipe)
-    whole, sentences = complete(recipe, frame, read_optional(recipe.data.test))
-    task_of(whole.task, (layout := layout_of(whole, frame)), normalise(frame.drop(MARK), layout))
-    reasons = "\n".join(f"# {sentence}" for sentence in sentences)
-    return f"# Inferred from {source_name(recipe.data.train)}; correct what is wrong.\n{reasons}\n{short(whole)}"
-
-
-def short(recipe: Recipe) -> str:
-    """The recipe without what is default anyway, but always with the sections a user changes first."""
-    plain = recipe.model_dump(mode="json", exclude_defaults=True)
-    plain["folds"] = recipe.folds.model_dump(mode="json", include={"count", "method"}) | plain.get("folds", {})
-    if "model" not in recipe.unread:
-        plain["model"] = {"family": recipe.model.family} | plain.get("model", {})
-    for name, member in plain.get("ensemble", {}).get("members", {}).items():
-        if "model" in member:
-            member["model"] = {"family": recipe.member(name).model.family} | member["model"]
-    build_recipe(plain)
-    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
 
 
 def source_name(source: Any) -> str:

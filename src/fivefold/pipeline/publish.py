@@ -15,7 +15,7 @@ from fivefold.data.corpus import build_corpus
 from fivefold.decisions.decode import never_predicted
 from fivefold.errors import FivefoldError
 from fivefold.pipeline.decide import figure, load_predictions
-from fivefold.pipeline.prepare import read_labelled, source_name
+from fivefold.pipeline.prepare import read_trained, source_name
 from fivefold.pipeline.run import Run
 from fivefold.pipeline.store import read_json, reading, writing
 from fivefold.recipe import Recipe
@@ -198,7 +198,7 @@ def remarks(run: Run, decisions: IntArray) -> tuple[str, ...]:
 def training_texts(run: Run) -> dict[str, str]:
     """Excerpt of each training row by id, where the training data is still to be had."""
     try:
-        frame = read_labelled(run.recipe)
+        frame = read_trained(run.recipe)
         return excerpts(build_corpus(frame, text=run.recipe.data.text, id=run.recipe.data.id))
     except FivefoldError as error:
         log.warning("The report quotes no texts, as the training data can't be read again: %s", error)

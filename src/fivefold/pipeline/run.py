@@ -18,7 +18,7 @@ from fivefold.data.labels import labels_frame, read_labels
 from fivefold.data.layout import Layout
 from fivefold.decisions.mixture import mix
 from fivefold.decisions.rule import DecisionRule
-from fivefold.errors import DataError
+from fivefold.errors import DataError, RunError
 from fivefold.evaluation.summary import Evaluation
 from fivefold.models.base import Classifier
 from fivefold.models.families import maker, scores_of
@@ -181,7 +181,18 @@ class Run:
 
     @cached_property
     def out_of_fold(self) -> OutOfFold:
-        """Labels and raw scores of the rows that were held out."""
+        """Labels and raw scores of the rows that were held out.
+
+        Raises
+        ------
+        RunError
+            If it is an average, which held none out.
+        """
+        if self.averaged:
+            raise RunError(
+                f"{self.folder} is an average of folds, and held no rows out.",
+                next_step="name the run that it was made of",
+            )
         scored = np.isin(self.folds.fold, self.folds.evaluated)
         path = self.store.path("scores") / "oof.parquet"
         with reading(path):

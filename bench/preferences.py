@@ -4,8 +4,8 @@
                                 [--only linear best ...] [--set KEY=VALUE ...] [--score-only]
 
 FOLDER of --data holds train.jsonl.gz with the columns prompt, context, response_a, response_b, winner (a, b, tie), id
-and group. Each variant is a fit into a folder of --runs; a killed one continues, finished ones are read. All but the first
-reuse its folds, which keep a prompt's rows together.
+and group. Each variant is a fit into a folder of --runs; a killed one continues, finished ones are read. All but the
+first reuse its folds, which keep a prompt's rows together.
 
     linear          recipes/preference/linear.yaml, both orders, without the passage
     context         the same with the passage
@@ -38,7 +38,6 @@ from sklearn.linear_model import LogisticRegression
 
 import peers
 from fivefold.data.load import read_table
-from fivefold.errors import RunError
 from fivefold.evaluation.intervals import Predictions, bootstrap, interval, paired_difference
 from fivefold.evaluation.metrics import METRICS
 from fivefold.pipeline.compare import align, predictions_of
@@ -105,11 +104,9 @@ def figures(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     rows, metric = base.out_of_fold, METRICS["log_loss"]
     decided = {name: make(base, options.data) for name, make in SIMPLE.items()}
     for name in VARIANTS:
-        try:
+        if (options.runs / name).exists():
             run = Run.open(options.runs / name)
             decided[name] = align(predictions_of(run, run.out_of_fold), rows.scores.ids)
-        except RunError:
-            continue
     table = {}
     for name, each in decided.items():
         prepared = {name: metric.prepare(rows.labels, each.decisions, each.scores)}

@@ -151,6 +151,7 @@ def _add_run_verbs(verbs: Verbs) -> None:
     average.add_argument("--rank", type=_positive, metavar="R", help="of the way 'rank'; default: the adapters'")
     average.add_argument("--merge", choices=("fp32", "bf16", "fp16"), help="merge it into the backbone, held so")
     average.add_argument("--accept", action="store_true", help="keep it though it is worse than the folds' ensemble")
+    average.add_argument("--overwrite", action="store_true", help="delete the run that is there first")
     average.set_defaults(command=_average)
 
     report = verbs.add_parser("report", help="write a run's report and model card again")
@@ -285,6 +286,7 @@ def _average(options: argparse.Namespace) -> None:
         rank=options.rank,
         weights=options.merge,
         accept=options.accept,
+        overwrite=options.overwrite,
     )
     print(render(found))
     print(f"Run: {found.folder}")

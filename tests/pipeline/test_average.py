@@ -9,12 +9,14 @@ import polars as pl
 import pytest
 from tests.models.tiny_decoders import save_decoder
 
+from fivefold import cli
 from fivefold.cli import main
 from fivefold.data.demo import demo
 from fivefold.errors import RecipeError, RunError
 from fivefold.models.backbones.adapters import read_tensors
 from fivefold.pipeline import average
 from fivefold.pipeline.average import average_run, render
+from fivefold.pipeline.candidates import WAYS
 from fivefold.pipeline.compare import evaluate_run
 from fivefold.pipeline.fit import fit_unpublished
 from fivefold.pipeline.run import Run
@@ -127,6 +129,19 @@ def test_what_has_no_adapters_is_refused(tmp_path: Path) -> None:
         average_run(run.folder, tmp_path / "one")
 
 
+def test_a_folder_that_holds_another_average_is_refused_before_anything_is_scored(
+    fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    average_run(fitted, tmp_path / "one", FRESH, way="factors", accept=True)
+    assert average_run(fitted, tmp_path / "one", FRESH, way="factors", accept=True).chosen == "factors"
+    with monkeypatch.context() as patched:
+        patched.setattr(average, "make_ways", None)
+        with pytest.raises(RunError, match="--overwrite"):
+            average_run(fitted, tmp_path / "one", FRESH, way="rank", accept=True)
+    assert average_run(fitted, tmp_path / "one", FRESH, way="rank", accept=True, overwrite=True).chosen == "rank"
+    assert (cli.WAYS, average.MERGED) == (WAYS, ("fp32", "bf16", "fp16"))
+
+
 @pytest.mark.parametrize(
     ("choices", "said"),
     [
@@ -158,7 +173,7 @@ def test_the_command(fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "ensemble" in capsys.readouterr().out
     assert main(["predict", str(tmp_path / "one"), str(tmp_path / "fresh.csv"), "--out", str(tmp_path / "p.csv")]) == 0
     assert pl.read_csv(tmp_path / "p.csv").height == 30
-    assert main([*arguments, "--rank", "99"]) == 2
+    assert main([*arguments, "--rank", "99", "--overwrite"]) == 2
     assert "1 to 12" in capsys.readouterr().err
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
+import math
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass
@@ -98,6 +98,7 @@ def average_run(
     rank: int | None = None,
     weights: str | None = None,
     accept: bool = False,
+    overwrite: bool = False,
 ) -> Averaged:
     """Average the adapters of a run's folds, judge each way, and write the best as a run that predicts.
 
@@ -117,6 +118,8 @@ def average_run(
         Merge the average into the backbone, held so: "fp32", "bf16" or "fp16"; None: keep it an adapter.
     accept
         Keep an average though it is worse than the ensemble with an interval that excludes zero.
+    overwrite
+        Delete the run in `out` first.
 
     Raises
     ------
@@ -129,7 +132,11 @@ def average_run(
     frame, labels, told = judging_rows(run, data)
     store = Store(Path(out))
     asked = (run.store.description["fingerprint"], content_hash(frame), way, rank, weights)
+    fingerprint = hashlib.sha256(repr(asked).encode()).hexdigest()
     with store.held(), tempfile.TemporaryDirectory() as scratch:
+        if overwrite:
+            store.clear()
+        store.vacant(fingerprint)
         made = make_ways(run, folds, Path(scratch), way, rank)
         judge = Judge(run, frame, labels)
         ways = [judge.way(made[name]) for name in made]
@@ -143,7 +150,7 @@ def average_run(
         recipe = made[best.name].recipe
         if weights is not None:
             recipe = merged_recipe(recipe, weights)
-        store.begin(hashlib.sha256(repr(asked).encode()).hexdigest(), dump_recipe(recipe), recipe.seed)
+        store.begin(fingerprint, dump_recipe(recipe), recipe.seed)
         if not store.has("decision"):
             keep(store, run, made[best.name], judge, found, weights, own_rows=data is None)
     return found
@@ -324,7 +331,9 @@ def table(found: Averaged) -> dict[str, Any]:
     """The comparison as plain values."""
     plain = asdict(found)
     plain["folder"] = found.folder.name
-    return dict(json.loads(json.dumps(plain)))
+    for way in plain["ways"]:
+        way["error"] = None if math.isnan(way["error"]) else way["error"]
+    return plain
 
 
 def render(found: Averaged) -> str:
@@ -340,8 +349,9 @@ def render(found: Averaged) -> str:
     for way in found.ways:
         mark = "→" if way.name == found.chosen else " "
         value, gap = way.estimate, way.difference
+        error = "–" if math.isnan(way.error) else f"{way.error:.1%}"
         lines.append(
-            f"{mark} {way.name:<10} {way.rank:>5} {way.error:>8.1%} {way.megabytes:>8.1f}  {1:>6}  "
+            f"{mark} {way.name:<10} {way.rank:>5} {error:>8} {way.megabytes:>8.1f}  {1:>6}  "
             f"{value.value:.4f} [{value.low:.4f}, {value.high:.4f}]  "
             f"{gap.difference:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}] to the ensemble"
         )

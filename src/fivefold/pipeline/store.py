@@ -137,16 +137,8 @@ class Store:
         RunError
             If the folder holds something else.
         """
-        left = [stage for stage in STAGES if (self.folder / stage).exists()]
-        if left == ["data"] and self.description["fingerprint"] != fingerprint:
-            shutil.rmtree(self.folder / "data")
-        elif left:
-            self._check_same(fingerprint)
+        if not self.vacant(fingerprint):
             return
-        if (self.folder / "run.json").exists():
-            _ = self.description
-        elif self._contents():
-            raise RunError(f"{self.folder} is not empty and is no run folder.", next_step="choose another --out")
         description = {
             "format": FORMAT,
             "fingerprint": fingerprint,
@@ -156,6 +148,26 @@ class Store:
         }
         write_text(self.folder / "run.json", json.dumps(description, indent=2))
         write_text(self.folder / "recipe.yaml", recipe)
+
+    def vacant(self, fingerprint: str) -> bool:
+        """Whether a run is yet to be started in the held folder; False where this one was.
+
+        Raises
+        ------
+        RunError
+            If the folder holds something else.
+        """
+        left = [stage for stage in STAGES if (self.folder / stage).exists()]
+        if left == ["data"] and self.description["fingerprint"] != fingerprint:
+            shutil.rmtree(self.folder / "data")
+        elif left:
+            self._check_same(fingerprint)
+            return False
+        if (self.folder / "run.json").exists():
+            _ = self.description
+        elif self._contents():
+            raise RunError(f"{self.folder} is not empty and is no run folder.", next_step="choose another --out")
+        return True
 
     def clear(self) -> None:
         """Delete the run in the held folder.

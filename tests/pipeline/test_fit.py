@@ -114,7 +114,7 @@ def test_a_row_scores_alike_alone_and_among_others(tweets_run: Run, tweets: pl.D
 
 def test_extra_rows_are_trained_on_and_never_scored(tweets: pl.DataFrame, tmp_path: Path) -> None:
     extra = tmp_path / "extra.csv"
-    tweets.head(40).with_columns(pl.col("id") + "-extra").write_csv(extra)
+    tweets.head(40).with_columns(pl.col("id") + "-extra", pl.col("text") + " indeed").write_csv(extra)
     run = fit(QUICK | {"data": {"extra": str(extra)}}, tweets, out=tmp_path / "run")
     assert len(run.out_of_fold.scores) == tweets.height
     figures = json.loads((run.folder / "folds/0/history.json").read_text())

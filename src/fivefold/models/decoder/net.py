@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,9 @@ from fivefold.models.backbones.passes import Pass
 from fivefold.models.backbones.resident import Resident
 from fivefold.models.decoder.prefix import FEWEST, Prefix, continues, prefix_of, state_of
 from fivefold.models.pooled.net import PooledNet
+
+COMPUTING = threading.Lock()
+"""Held while a prefix is computed. It belongs to no net, as nets are copied."""
 
 
 class DecoderNet(PooledNet):
@@ -58,11 +62,13 @@ class DecoderNet(PooledNet):
         return bool(each.mask[:, known].all() and (ids[:, :known] == self.prefix.to(ids.device)).all())
 
     def _known(self) -> Prefix:
-        """The prefix under the weights of now; threads that find it gone at once compute the same."""
-        weights, kept = self.changing(), self._kept
+        """The prefix under the weights of now; passes side by side wait for the first of them to compute it."""
+        weights = self.changing()
         state = state_of(weights)
-        if kept is None or kept[0] != state:
-            self._kept = kept = state, prefix_of(self.backbone, self.prefix.to(weights[0].device))
+        with COMPUTING:
+            kept = self._kept
+            if kept is None or kept[0] != state:
+                self._kept = kept = state, prefix_of(self.backbone, self.prefix.to(weights[0].device))
         return kept[1]
 
     def changing(self) -> Sequence[Tensor]:

@@ -55,9 +55,6 @@ LEARNING_RATE = 2e-4
 WARM = 2
 """Rows of the step before those that are timed."""
 
-POOL = 50
-"""Steps whose rows are sorted by length together."""
-
 LLAMA = {"model_type": "llama", "tie_word_embeddings": True, "max_position_embeddings": 8192}
 SHAPES: dict[str, dict[str, Any]] = {
     "8b": {
@@ -114,7 +111,7 @@ def parsed() -> argparse.Namespace:
 
 def measure(options: argparse.Namespace, folder: Path | None) -> dict[str, Any]:
     """Medians and rounds of every workload and contender."""
-    rows = WARM + options.score + max(POOL, options.steps) * options.batch
+    rows = WARM + options.score + max(peers.POOL, options.steps) * options.batch
     if folder is None:
         model, longest, held = SMOLLM, LONGEST, ["auto"]
         table, lengths = pairs(options.data / "train.jsonl.gz", rows)
@@ -143,15 +140,9 @@ def measure(options: argparse.Namespace, folder: Path | None) -> dict[str, Any]:
 
 
 def dealt(lengths: list[int], options: argparse.Namespace) -> dict[str, list[int]]:
-    """Which rows warm up, are scored, and are trained on: whole batches out of a pool sorted by length.
-
-    Both sides sort pools of 50 steps in a long training. A short bench pads like one if its few batches come from one.
-    """
+    """Which rows warm up, are scored, and are trained on."""
     first = WARM + options.score
-    pool = sorted(range(first, len(lengths)), key=lambda k: lengths[k])
-    batches = len(pool) // options.batch
-    chosen = [int((k + 0.5) * batches / options.steps) * options.batch for k in range(options.steps)]
-    train = [k for start in chosen for k in pool[start : start + options.batch]]
+    train = peers.out_of_pool(lengths, first, options.steps, options.batch)
     return {"warm": list(range(WARM)), "scored": list(range(WARM, first)), "train": train}
 
 

@@ -25,6 +25,9 @@ WORKLOADS = ("E-c", "mixture")
 SHORTEST, LONGEST = 10, 500
 """Content tokens of the mixture's texts."""
 
+POOL = 50
+"""Steps whose rows a long training sorts by length together, the Trainer's as ours."""
+
 TOKEN_BOUNDS = (0, 16, 32, 64, 128, 256, 513)
 """Edges of the length histogram."""
 
@@ -89,6 +92,17 @@ def workload(name: str, source: Table, rows: int, seed: int) -> Table:
     if name == "mixture":
         return mixture(source, rows, seed)
     return source.take(np.random.default_rng(seed).permutation(len(source.texts))[:rows].tolist())
+
+
+def out_of_pool(lengths: Sequence[int], first: int, steps: int, batch: int) -> list[int]:
+    """Rows from `first` on that are whole batches of a pool sorted by length, evenly chosen.
+
+    Both sides sort pools of 50 steps in a long training. A short bench pads like one if its few batches come from one.
+    """
+    pool = sorted(range(first, len(lengths)), key=lambda k: lengths[k])
+    batches = len(pool) // batch
+    starts = [int((step + 0.5) * batches / steps) * batch for step in range(steps)]
+    return [row for start in starts for row in pool[start : start + batch]]
 
 
 def in_turn(script: str, contenders: Sequence[str], rounds: int, job: Callable[[str, int], dict[str, Any]]) -> Any:
@@ -231,7 +245,7 @@ def grouping_trainer(batch: int) -> Any:
     class Grouping(transformers.Trainer):
         def _get_train_sampler(self, train_dataset: Any = None) -> list[int]:
             lengths = [len(row["input_ids"]) for row in self.train_dataset]
-            return get_length_grouped_indices(lengths, batch, mega_batch_mult=50)
+            return get_length_grouped_indices(lengths, batch, mega_batch_mult=POOL)
 
     return Grouping
 

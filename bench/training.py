@@ -11,7 +11,8 @@ own, contenders in turn; figures are medians over the rounds.
               The mixture is padded to 512, as 128 would cut its texts.
     best      what transformers documents as fastest for the Trainer: DataCollatorWithPadding,
               group_by_length, fused AdamW, bf16 where the chip computes in it, and on a GPU loader processes with
-              pinned memory. Grouping sorts pools of 50 steps, which it does by itself only from 200 steps on
+              pinned memory. Grouping sorts pools of 50 steps, which it does by itself only from 200 steps on, and
+              the rows are batches out of such a pool, so that few steps pad like many
     ours      EncoderClassifier.fit with the recipe's defaults
     folds     the same for as many folds at a time as there are cores, as `fivefold fit --folds-at-once` does: its
               tokens are those of all folds, its seconds run from the first loop's begin to the last one's end
@@ -78,9 +79,10 @@ def speed(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
     results, rounds, lengths = {}, {}, {}
     for name in options.workloads:
         steps = options.mixture_steps if name == "mixture" else options.steps
-        warm, rows = options.warmup * options.batch, steps * options.batch
-        table = peers.workload(name, train, warm + rows, seed=0)
-        parts = {"warm": table.take(range(warm)), "train": table.take(range(warm, warm + rows))}
+        warm = options.warmup * options.batch
+        table = peers.workload(name, train, warm + max(peers.POOL, steps) * options.batch, seed=0)
+        chosen = peers.out_of_pool(peers.lengths_of(table.texts), warm, steps, options.batch)
+        parts = {"warm": table.take(range(warm)), "train": table.take(chosen)}
         lengths[name] = peers.lengths_of(parts["train"].texts)
         print(f"{name}: {steps} steps of {options.batch} rows, {sum(lengths[name]):,} tokens")
         common = {"padded_to": PADDED_TO[name], "batch": options.batch, "tokens": sum(lengths[name]), **parts}

@@ -27,6 +27,7 @@ UNTELLING = ("train", "data", "all")
 PRESET_NAMES = ("fast", "balanced", "best")
 
 WAYS = ("factors", "exact", "rank")
+MERGED = ("fp32", "bf16", "fp16")
 
 SHAPES = ("narratives", "tweets", "preferences", "products", "topics")
 
@@ -149,7 +150,7 @@ def _add_run_verbs(verbs: Verbs) -> None:
     average.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run folder to write")
     average.add_argument("--way", choices=WAYS, help="factors, exact or rank; default: the best on these rows")
     average.add_argument("--rank", type=_positive, metavar="R", help="of the way 'rank'; default: the adapters'")
-    average.add_argument("--merge", choices=("fp32", "bf16", "fp16"), help="merge it into the backbone, held so")
+    average.add_argument("--merge", choices=MERGED, help="merge it into the backbone, held so")
     average.add_argument("--accept", action="store_true", help="keep it though it is worse than the folds' ensemble")
     average.add_argument("--overwrite", action="store_true", help="delete the run that is there first")
     average.set_defaults(command=_average)

@@ -35,6 +35,8 @@ from fivefold.recipe import build_recipe
 from fivefold.task import Task
 from fivefold.training.loop import Training
 
+pytestmark = pytest.mark.usefixtures("no_cache")
+
 LENGTHS = [3, 60, 9, 29, 1, 61, 128, 9]
 """Below and beyond the sliding window of 16 tokens."""
 
@@ -50,16 +52,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "top": {"unfrozen_layers": 1},
     "frozen": {"unfrozen_layers": 0, "pooling": "mean"},
 }
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return {name: save_decoder(name, tmp_path_factory.mktemp(name)) for name in DECODERS}
-
-
-@pytest.fixture(autouse=True)
-def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FIVEFOLD_CACHE", "off")
 
 
 def tweets(rows: int = 48) -> tuple[Task, Corpus]:

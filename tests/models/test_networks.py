@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from tests.models.tiny import EMOTIONS, word_pieces
+from tests.models.tiny import EMOTIONS, TINY
 
 from fivefold.data.compose import Corpus
 from fivefold.data.corpus import build_corpus
@@ -23,25 +23,7 @@ from fivefold.recipe import build_recipe
 from fivefold.task import Swap, Task
 from fivefold.training.precision import SCORING_TOKENS
 
-TINY = {
-    "model_type": "bert",
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-}
-
-
-@pytest.fixture(scope="module")
-def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tokenizer")
-    word_pieces().save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FIVEFOLD_CACHE", "off")
+pytestmark = pytest.mark.usefixtures("no_cache")
 
 
 def tweets(rows: int = 160) -> tuple[Task, Corpus]:

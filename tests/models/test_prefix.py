@@ -14,7 +14,7 @@ import pytest
 import torch
 from tests.models.test_decoder import made
 from tests.models.tiny import EMOTIONS
-from tests.models.tiny_decoders import COMMON, DECODERS, bytes_tokenizer, save_decoder
+from tests.models.tiny_decoders import COMMON, DECODERS, bytes_tokenizer
 from tests.models.tiny_encoders import batch_of
 from torch import nn
 
@@ -31,21 +31,13 @@ from fivefold.models.decoder.prefix import FEWEST, continues
 from fivefold.models.pooled.net import PooledNet
 from fivefold.task import Task
 
+pytestmark = pytest.mark.usefixtures("no_cache")
+
 INSTRUCTION = "You are a careful reader. Name the emotions of this tweet, one or several. Tweet: "
 TEMPLATES = {"words behind": INSTRUCTION + "{text}\nEmotions:", "nothing behind": INSTRUCTION + "{text}"}
 
 CASES = [(name, adapted, "last") for name in DECODERS for adapted in (True, False)]
 CASES += [(name, True, pooling) for name in ("qwen2", "gemma3") for pooling in ("mean", "max", "attention", "cls")]
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return {name: save_decoder(name, tmp_path_factory.mktemp(name)) for name in DECODERS}
-
-
-@pytest.fixture(autouse=True)
-def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FIVEFOLD_CACHE", "off")
 
 
 def backbone(architecture: dict[str, Any], adapted: bool) -> Any:

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 import torch
 from peft import PeftModel
-from tests.models.tiny import word_pieces
+from tests.models.tiny import TINY
 from tests.models.tiny_decoders import save_decoder
 from transformers import AutoModelForSequenceClassification
 
@@ -25,33 +25,15 @@ from fivefold.pipeline.prepare import prepare
 from fivefold.recipe import build_recipe
 from fivefold.task import Swap, Task
 
+pytestmark = pytest.mark.usefixtures("no_cache")
+
 SWAP = Swap((("a", "b"),), "winner", {"left": "right", "right": "left"})
 SECTION = {"fields": [["a", "b"]], "target": "winner", "classes": {"left": "right", "right": "left"}}
-
-TINY = {
-    "model_type": "bert",
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-}
-
-
-@pytest.fixture(scope="module")
-def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tokenizer")
-    word_pieces().save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
 def decoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_decoder("llama", tmp_path_factory.mktemp("llama"))
-
-
-@pytest.fixture(autouse=True)
-def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FIVEFOLD_CACHE", "off")
 
 
 def comparisons(rows: int = 200, ties: bool = True) -> pl.DataFrame:

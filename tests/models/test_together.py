@@ -14,10 +14,7 @@ from tests.models.tiny_decoders import DECODERS, save_decoder
 from fivefold.models.decoder.classifier import DecoderClassifier
 from fivefold.models.families import scores_of
 
-
-@pytest.fixture(autouse=True)
-def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FIVEFOLD_CACHE", "off")
+pytestmark = pytest.mark.usefixtures("no_cache")
 
 
 def folds(backbone: Path, folder: Path, **settings: Any) -> tuple[list[DecoderClassifier], Any]:

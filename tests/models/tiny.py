@@ -1,4 +1,4 @@
-"""What tests of networks share: a small WordPiece tokenizer and the labels of the demo tweets."""
+"""What tests of networks share: a small WordPiece tokenizer, a tiny encoder and the labels of the demo tweets."""
 
 from __future__ import annotations
 
@@ -16,6 +16,15 @@ SPECIAL = {
     "sep_token": "[SEP]",
     "mask_token": "[MASK]",
 }
+
+TINY = {
+    "model_type": "bert",
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+}
+"""A random encoder of 16 units and two layers."""
 
 
 def word_pieces(words: int = 400) -> PreTrainedTokenizerFast:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ from fivefold import cli
 from fivefold.cli import main
 from fivefold.data.demo import demo
 from fivefold.errors import RecipeError, RunError
+from fivefold.evaluation.intervals import Difference
 from fivefold.models.backbones.adapters import read_tensors
 from fivefold.pipeline import average
 from fivefold.pipeline.average import average_run, render
 from fivefold.pipeline.candidates import WAYS
 from fivefold.pipeline.compare import evaluate_run
 from fivefold.pipeline.fit import fit_unpublished
+from fivefold.pipeline.judging import Judge, Way, judging_rows
 from fivefold.pipeline.run import Run
 
 TRAIN, FRESH = demo("preferences", 48, seed=3), demo("preferences", 30, seed=11)
@@ -108,7 +111,7 @@ def test_a_merge_that_says_something_else_is_refused(
 def test_a_worse_average_is_refused_unless_accepted(
     fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(average.Judge, "is_worse", lambda judge, way: True)
+    monkeypatch.setattr(Judge, "is_worse", lambda judge, way: True)
     with pytest.raises(RunError, match=r"worse than the ensemble(.|\n)*--accept"):
         average_run(fitted, tmp_path / "one", FRESH)
     assert not (tmp_path / "one" / "average").exists()
@@ -139,7 +142,35 @@ def test_a_folder_that_holds_another_average_is_refused_before_anything_is_score
         with pytest.raises(RunError, match="--overwrite"):
             average_run(fitted, tmp_path / "one", FRESH, way="rank", accept=True)
     assert average_run(fitted, tmp_path / "one", FRESH, way="rank", accept=True, overwrite=True).chosen == "rank"
-    assert (cli.WAYS, average.MERGED) == (WAYS, ("fp32", "bf16", "fp16"))
+    assert (cli.WAYS, cli.MERGED) == (WAYS, average.MERGED)
+
+
+@pytest.mark.parametrize(
+    ("metric", "low", "high", "worse"),
+    [
+        ("log_loss", 0.01, 0.02, True),
+        ("log_loss", -0.01, 0.02, False),
+        ("log_loss", -0.02, -0.01, False),
+        ("accuracy", -0.02, -0.01, True),
+        ("accuracy", -0.02, 0.01, False),
+        ("accuracy", 0.01, 0.02, False),
+    ],
+)
+def test_worse_is_an_interval_on_the_wrong_side(
+    fitted: Path, metric: str, low: float, high: float, worse: bool
+) -> None:
+    run = Run.load(fitted)
+    judge = Judge(run, judging_rows(run, FRESH))
+    judge.metric = metric
+    gap = Difference(metric, (low + high) / 2, low, high, share_better=0.5, p_value=1.0)
+    steps = {"better": 0.1, "other": -0.1} if metric == "accuracy" else {"other": 0.1, "better": -0.1}
+    value = judge.ensemble_estimate.value
+    ways = [
+        Way(name, 4, 0.0, 0.1, replace(judge.ensemble_estimate, value=value + step), gap)
+        for name, step in steps.items()
+    ]
+    assert min(ways, key=judge.loss).name == "better"
+    assert judge.is_worse(ways[0]) is worse
 
 
 @pytest.mark.parametrize(

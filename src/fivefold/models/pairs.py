@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fivefold.data.compose import Rows
+from fivefold.data.duplicates import folded
 from fivefold.errors import RecipeError
 from fivefold.task import Swap, Task
 
@@ -86,7 +87,7 @@ def swap_of(task: Task) -> Swap:
 
 def _kinds(fields: Mapping[str, Sequence[str]], swap: Swap) -> npt.NDArray[np.int8]:
     firsts, seconds = (
-        zip(*([_plain(t) for t in fields[pair[i]]] for pair in swap.fields), strict=True) for i in (0, 1)
+        zip(*([folded(t) for t in fields[pair[i]]] for pair in swap.fields), strict=True) for i in (0, 1)
     )
     kinds = [_kind(first, second) for first, second in zip(firsts, seconds, strict=True)]
     return np.array(kinds, dtype=np.int8)
@@ -98,7 +99,3 @@ def _kind(first: tuple[str, ...], second: tuple[str, ...]) -> int:
     if not any(first):
         return FIRST_EMPTY
     return TELLING if any(second) else SECOND_EMPTY
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split())

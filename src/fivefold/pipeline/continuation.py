@@ -131,7 +131,7 @@ def begun_from(source: Run, make: Callable[[], Classifier], fold: int) -> Classi
     ArtefactError
         If it was changed.
     """
-    folder = source.store.path(f"folds/{fold}") / "model"
+    folder = source.store.path(f"folds/{fold}") / MODEL
     classifier = make()
     try:
         classifier.load(folder)

@@ -18,10 +18,11 @@ FAMILIES = {
     "feedforward": "fivefold.models.networks.feedforward:FeedForwardClassifier",
     "encoder": "fivefold.models.encoder.classifier:EncoderClassifier",
     "decoder": "fivefold.models.decoder.classifier:DecoderClassifier",
+    "generator": "fivefold.models.generator.classifier:GeneratorClassifier",
 }
 """Family to the class that implements it, imported when asked for."""
 
-EXTRAS = {"feedforward": "neural", "encoder": "neural", "decoder": "llm"}
+EXTRAS = {"feedforward": "neural", "encoder": "neural", "decoder": "llm", "generator": "llm"}
 """What installs the packages that a family imports."""
 
 

@@ -16,8 +16,8 @@ QUANTISED = ("nf4", "int8")
 REWARD = "reward: of pairs, each answer read alone and the two rewards compared"
 
 
-class BackboneSettings(Choices):
-    """What encoders and decoders share."""
+class SourceSettings(Choices):
+    """Where a backbone comes from, and how much of a text it reads."""
 
     family: str
     backbone: str | None = Field(
@@ -29,13 +29,9 @@ class BackboneSettings(Choices):
     )
     tokenizer: str | None = Field(None, description="hub id or folder of the tokenizer; none: the backbone's")
     trust_remote_code: bool = Field(False, description="run code that comes with the backbone")
-    head_dropout: float = Field(0.1, ge=0, lt=1, description="dropout before the head")
     dropout: float | None = Field(None, ge=0, lt=1, description="hidden dropout of the backbone; none: its own")
     attention_dropout: float | None = Field(
         0.0, ge=0, lt=1, description="attention dropout; without it fused attention runs; none: the backbone's own"
-    )
-    fields: Literal["joined", "max", "mean"] = Field(
-        "joined", description="several text columns: joined into one text, or encoded alone and their logits merged"
     )
     template: str | None = Field(
         None,
@@ -50,12 +46,6 @@ class BackboneSettings(Choices):
     field_words: dict[str, Annotated[int, Field(ge=0)]] = Field(
         {}, description="text column: its words at most, cut first and as `truncation` says; a word has no white space"
     )
-    windows: Literal["none", "mean", "max", "attention"] = Field(
-        "none", description="read a long text in windows, and how their vectors become one"
-    )
-    window_tokens: int = Field(256, ge=8, description="tokens of a window")
-    window_overlap: int = Field(32, ge=0, description="tokens that neighbouring windows share")
-    max_windows: int | None = Field(None, ge=1, description="windows of a text at most; none: all")
     unfrozen_layers: int | None = Field(
         None, ge=0, description="train only so many top layers; 0: frozen, its activations computed once; none: all"
     )
@@ -63,14 +53,10 @@ class BackboneSettings(Choices):
     @property
     def idle(self) -> Mapping[str, tuple[str, ...]]:
         """Keys that the other choices don't read."""
-        return {
-            f"windows '{self.windows}'": WINDOW_KEYS if self.windows == "none" else ("max_tokens", "truncation"),
-            f"truncation '{self.truncation}'": () if self.truncation == "head_tail" else ("head_share",),
-            f"fields '{self.fields}'": () if self.fields == "joined" else ("template",),
-        }
+        return {f"truncation '{self.truncation}'": () if self.truncation == "head_tail" else ("head_share",)}
 
     @model_validator(mode="after")
-    def _one_source(self) -> BackboneSettings:
+    def _one_source(self) -> SourceSettings:
         if self.architecture is not None and self.backbone is not None:
             raise ValueError("'architecture' starts from random weights and 'backbone' from trained ones; name one")
         if self.architecture is not None and "model_type" not in self.architecture:
@@ -78,6 +64,30 @@ class BackboneSettings(Choices):
         if self.architecture is not None and self.tokenizer is None:
             raise ValueError("architecture needs 'tokenizer', whose vocabulary it reads")
         return self
+
+
+class BackboneSettings(SourceSettings):
+    """What encoders and decoders under a head share."""
+
+    head_dropout: float = Field(0.1, ge=0, lt=1, description="dropout before the head")
+    fields: Literal["joined", "max", "mean"] = Field(
+        "joined", description="several text columns: joined into one text, or encoded alone and their logits merged"
+    )
+    windows: Literal["none", "mean", "max", "attention"] = Field(
+        "none", description="read a long text in windows, and how their vectors become one"
+    )
+    window_tokens: int = Field(256, ge=8, description="tokens of a window")
+    window_overlap: int = Field(32, ge=0, description="tokens that neighbouring windows share")
+    max_windows: int | None = Field(None, ge=1, description="windows of a text at most; none: all")
+
+    @property
+    def idle(self) -> Mapping[str, tuple[str, ...]]:
+        """Keys that the other choices don't read."""
+        return {
+            f"windows '{self.windows}'": WINDOW_KEYS if self.windows == "none" else ("max_tokens", "truncation"),
+            **super().idle,
+            f"fields '{self.fields}'": () if self.fields == "joined" else ("template",),
+        }
 
     @model_validator(mode="after")
     def _windows_advance(self) -> BackboneSettings:
@@ -137,40 +147,27 @@ class AdapterSettings(Settings):
     options: dict[str, Any] = Field({}, description="further arguments of PEFT's LoraConfig")
 
 
-class DecoderSettings(BackboneSettings):
-    """A causal language model under a head, fine-tuned whole or by an adapter."""
+class WeightSettings(SourceSettings):
+    """How a causal language model is held, and what of it learns."""
 
-    family: Literal["decoder"] = Field(description="a causal language model under a head")
     backbone: str | None = Field(
         None, description="hub id, folder or .gguf file of the weights, such as HuggingFaceTB/SmolLM2-135M-Instruct"
     )
-    pooling: Literal["last", "mean", "max", "attention"] = Field(
-        "last", description="how a sequence's vectors become one; last: that of the last token"
-    )
-    head: Literal["linear", "mlp", "reward"] = Field("linear", description=f"linear or one hidden layer; {REWARD}")
     weights: Literal["auto", "fp32", "bf16", "fp16", "nf4", "int8"] = Field(
         "auto",
         description="how the backbone is held; auto: fp32 where it is trained itself, else as the device computes; "
         "nf4 and int8: quantised, which with an adapter is QLoRA",
     )
     adapter: AdapterSettings | None = Field(None, description="LoRA; none: the backbone itself is trained")
-    kernels: Literal["none", "liger", "unsloth"] = Field(
-        "none", description="what computes the layers on a CUDA GPU; none: torch; liger, unsloth: these packages"
-    )
-
-    @property
-    def idle(self) -> Mapping[str, tuple[str, ...]]:
-        """Keys that the other choices don't read."""
-        return {**super().idle, f"head '{self.head}'": ("fields",) if self.head == "reward" else ()}
 
     @model_validator(mode="after")
-    def _source_named(self) -> DecoderSettings:
+    def _source_named(self) -> WeightSettings:
         if self.backbone is None and self.architecture is None:
-            raise ValueError("a decoder needs 'backbone', such as HuggingFaceTB/SmolLM2-135M-Instruct")
+            raise ValueError(f"a {self.family} needs 'backbone', such as HuggingFaceTB/SmolLM2-135M-Instruct")
         return self
 
     @model_validator(mode="after")
-    def _what_trains(self) -> DecoderSettings:
+    def _what_trains(self) -> WeightSettings:
         if self.adapter is not None and self.unfrozen_layers is not None:
             raise ValueError("'adapter' leaves every layer as it is, and unfrozen_layers trains some; name one")
         if self.adapter is not None and self.architecture is not None:
@@ -184,6 +181,24 @@ class DecoderSettings(BackboneSettings):
         if self.architecture is not None and self.weights in QUANTISED:
             raise ValueError(f"weights '{self.weights}' are made of trained ones: name 'backbone'")
         return self
+
+
+class DecoderSettings(WeightSettings, BackboneSettings):
+    """A causal language model under a head, fine-tuned whole or by an adapter."""
+
+    family: Literal["decoder"] = Field(description="a causal language model under a head")
+    pooling: Literal["last", "mean", "max", "attention"] = Field(
+        "last", description="how a sequence's vectors become one; last: that of the last token"
+    )
+    head: Literal["linear", "mlp", "reward"] = Field("linear", description=f"linear or one hidden layer; {REWARD}")
+    kernels: Literal["none", "liger", "unsloth"] = Field(
+        "none", description="what computes the layers on a CUDA GPU; none: torch; liger, unsloth: these packages"
+    )
+
+    @property
+    def idle(self) -> Mapping[str, tuple[str, ...]]:
+        """Keys that the other choices don't read."""
+        return {**super().idle, f"head '{self.head}'": ("fields",) if self.head == "reward" else ()}
 
     @model_validator(mode="after")
     def _unsloth_adapts(self) -> DecoderSettings:

@@ -12,7 +12,7 @@ from fivefold.recipe.models import ModelSettings
 from fivefold.recipe.section import Settings
 from fivefold.recipe.training import ObjectiveSettings, PretrainingSettings, TrainingSettings
 
-READERS = {"training": ("feedforward", "encoder", "decoder"), "pretraining": ("encoder", "decoder")}
+READERS = {"training": ("feedforward", "encoder", "decoder", "generator"), "pretraining": ("encoder", "decoder")}
 """Families that read a section; those that aren't named here are read by all."""
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from fivefold.recipe.backbones import DecoderSettings, EncoderSettings
+from fivefold.recipe.generators import GeneratorSettings
 from fivefold.recipe.section import Choices, Span
 
 BOOSTING_KEYS = ("trees", "leaves", "learning_rate")
@@ -84,6 +85,7 @@ class FeedForwardSettings(Choices):
 
 
 ModelSettings = Annotated[
-    LinearSettings | FeedForwardSettings | EncoderSettings | DecoderSettings, Field(discriminator="family")
+    LinearSettings | FeedForwardSettings | EncoderSettings | DecoderSettings | GeneratorSettings,
+    Field(discriminator="family"),
 ]
 """A section `model`; its `family` says which class reads it."""

@@ -221,6 +221,9 @@ class Recipe(Settings):
             changed = [k for k in fields if k not in LINEAR_KEYS and getattr(self.objective, k) != fields[k].default]
             unread += [f"objective.{key}" for key in changed] + (["training"] if self.training else [])
             unread += ["objective.class_weights: positive"] if self.objective.class_weights == "positive" else []
+        if getattr(self.model, "loss", None) == "tokens":
+            fields = ObjectiveSettings.model_fields
+            unread += [f"objective.{key}" for key in fields if getattr(self.objective, key) != fields[key].default]
         if family == "feedforward" and self.training is not None and self.training.gradient_checkpointing:
             unread.append("training.gradient_checkpointing")
         if family not in READERS["pretraining"] and self.pretraining is not None:
@@ -239,6 +242,16 @@ class Recipe(Settings):
         changed = [f"training.{key}" for key in keys if getattr(self.training, key) != fields[key].default]
         if changed:
             raise ValueError(f"model.unfrozen_layers 0 doesn't use {', '.join(changed)}")
+        return self
+
+    @model_validator(mode="after")
+    def _something_trains(self) -> Recipe:
+        """Only a model that can answer untrained may stay so."""
+        untrained = self.training is not None and self.training.epochs == 0
+        if untrained and self.model.family != "generator" and self.ensemble is None:
+            raise ValueError("training.epochs 0 trains nothing, and only model.family 'generator' answers untrained")
+        if untrained and getattr(self.model, "adapter", None) is not None:
+            raise ValueError("training.epochs 0 trains no model.adapter: leave it out")
         return self
 
     @model_validator(mode="after")

@@ -73,7 +73,9 @@ Warmup = Annotated[Annotated[float, Field(ge=0, lt=1)] | str, AfterValidator(_wa
 class OptimiserSettings(Settings):
     """How weights are learnt: what fine-tuning and pretraining share."""
 
-    epochs: float = Field(3.0, gt=0, le=10_000, description="passes over the training rows")
+    epochs: float = Field(
+        3.0, ge=0, le=10_000, description="passes over the training rows; 0: a generator answers as it is"
+    )
     batch_size: int = Field(32, ge=1, le=1_000_000, description="rows of an optimiser step")
     tokens_per_pass: int | None = Field(
         None,

@@ -139,20 +139,27 @@ def redraw(backbone: Any, adapter: Adapter, seed: int, name: str) -> None:
                 magnitude.copy_(row_norms(layer).reshape(magnitude.shape))
 
 
+def copy_weights(source: Any, name: str, target: Any, other: str) -> None:
+    """Give an adapter the weights of one with the same settings, on the same backbone or its like."""
+    own = get_peft_model_state_dict(source, adapter_name=name, save_embedding_layers=False)
+    set_peft_model_state_dict(target, own, adapter_name=other)
+
+
 def save_adapter(
     backbone: Any, name: str, adapter: Adapter, head: Mapping[str, Tensor], folder: Path, source: str | None
 ) -> None:
-    """Write adapter and head as PEFT does for a model with `score` over the backbone.
+    """Write adapter and head as PEFT does for a model with `score` over the backbone, or for one that writes.
 
     Parameters
     ----------
     head
-        Tensors by their name within the model, such as "score.weight".
+        Tensors by their name within the model, such as "score.weight"; none of one that writes.
     source
         Name of the backbone, for who reads it without Fivefold.
     """
     config = adapter.config()
-    config.task_type, config.modules_to_save, config.inference_mode = "SEQ_CLS", ["score"], True
+    config.task_type, config.modules_to_save = ("SEQ_CLS", ["score"]) if head else ("CAUSAL_LM", None)
+    config.inference_mode = True
     config.base_model_name_or_path = source
     config.save_pretrained(str(folder))
     own = get_peft_model_state_dict(backbone, adapter_name=name, save_embedding_layers=False)

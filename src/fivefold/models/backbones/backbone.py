@@ -74,10 +74,14 @@ class Origin:
 
 @dataclass(frozen=True)
 class Backbone:
-    """A transformers model in fp32, and the weights that its checkpoint didn't have, which were drawn."""
+    """A transformers model, and the weights that its checkpoint didn't have, which were drawn.
+
+    Of a language model that writes, `model` is the part without its head for the next token, and `whole` all of it.
+    """
 
     model: Any
     missing: tuple[str, ...] = ()
+    whole: Any = None
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -178,11 +182,7 @@ def load_decoder(origin: Origin, tokenizer: Any, *, seed: int) -> Backbone:
         If bitsandbytes isn't installed and weights are to be quantised, or the kernels aren't.
     """
     check_kernels(origin.kernels)
-    if origin.weights in QUANTISED and importlib.util.find_spec("bitsandbytes") is None:
-        raise MissingExtraError("bitsandbytes", "llm", f"model.weights {origin.weights}")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it says at every product what it casts
-    config = load_config(origin, tokenizer)
-    config.use_cache = False  # of keys and values, which only generating reads
+    config = _decoder_config(origin, tokenizer)
     if origin.kernels == "unsloth":
         return _unslothed(origin, config, seed)
     backbone = _load(AutoModel, origin, config, seed)
@@ -202,11 +202,34 @@ def load_causal_lm(origin: Origin, tokenizer: Any, *, seed: int) -> Backbone:
     return _load(AutoModelForCausalLM, origin, load_config(origin, tokenizer), seed)
 
 
+def load_writer(origin: Origin, tokenizer: Any, *, seed: int) -> Backbone:
+    """The causal backbone as `load_decoder` holds it, and its head for the next token.
+
+    Raises
+    ------
+    FivefoldError
+        If it can't be had.
+    MissingExtraError
+        If bitsandbytes isn't installed and weights are to be quantised.
+    """
+    loaded = _load(AutoModelForCausalLM, origin, _decoder_config(origin, tokenizer), seed)
+    return Backbone(loaded.model.base_model, loaded.missing, loaded.model)
+
+
 def save_backbone(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write safetensors, config and tokenizer into `folder`, which is then a name for `Origin`."""
     with quiet():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+
+
+def _decoder_config(origin: Origin, tokenizer: Any) -> Any:
+    if origin.weights in QUANTISED and importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingExtraError("bitsandbytes", "llm", f"model.weights {origin.weights}")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it says at every product what it casts
+    config = load_config(origin, tokenizer)
+    config.use_cache = False  # of keys and values, which only generating reads
+    return config
 
 
 class _NewerDebertaForMaskedLM(DebertaV2ForMaskedLM):

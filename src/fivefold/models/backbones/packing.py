@@ -176,7 +176,9 @@ def _pack(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tu
     """The arguments of a packed pass in place of a padded one's; None leaves them."""
     ids, mask = args[0] if args else kwargs.get("input_ids"), kwargs.get("attention_mask")
     positions = kwargs.get("position_ids")
-    if len(args) > 1 or ids is None or mask is None or mask.dim() != 2 or not _packs(model, ids.device):
+    if not isinstance(mask, Tensor) or mask.dim() != 2:
+        return None
+    if len(args) > 1 or ids is None or not _packs(model, ids.device):
         return None
     if positions is None:
         if model.config.model_type in COUNTED_FROM_PAD:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -58,26 +59,30 @@ class Resident:
 
 Key = tuple[Origin, str, tuple[tuple[str, int, int], ...]]
 
-_residents: WeakValueDictionary[Key, Resident] = WeakValueDictionary()
+_residents: WeakValueDictionary[tuple[str, *Key], Resident] = WeakValueDictionary()
 
 
-def resident(origin: Origin, tokenizer: Any, *, seed: int, trained: bool) -> Resident:
+def resident(
+    origin: Origin, tokenizer: Any, *, seed: int, trained: bool, load: Callable[..., Backbone] = load_decoder
+) -> Resident:
     """The backbone at `origin`, from memory if it is there.
 
     Parameters
     ----------
     trained
         Whether its adapter will be trained: a backbone that holds a trained one already is then loaded again.
+    load
+        What loads it: without its head for the next token, or with it.
 
     Raises
     ------
     FivefoldError
         If it can't be had.
     """
-    key = key_of(origin)
+    key = (load.__name__, *key_of(origin))
     found = _residents.get(key)
     if found is None or (trained and TRAINED in found.names):
-        found = Resident(load_decoder(origin, tokenizer, seed=seed))
+        found = Resident(load(origin, tokenizer, seed=seed))
         _residents[key] = found
     return found
 

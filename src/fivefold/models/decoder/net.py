@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor
 
-from fivefold.models.backbones.adapters import Adapter, load_adapter, own_weights, redraw, save_adapter
+from fivefold.models.backbones.adapters import Adapter, copy_weights, load_adapter, own_weights, redraw, save_adapter
 from fivefold.models.backbones.passes import Pass
 from fivefold.models.backbones.resident import Resident
 from fivefold.models.decoder.prefix import FEWEST, Prefix, continues, prefix_of, state_of
@@ -117,6 +116,5 @@ class AdaptedNet(DecoderNet):
 
 def copy_adapter(source: AdaptedNet, target: AdaptedNet) -> None:
     """Give a net the adapter and head of another with the same settings, on the same backbone or its like."""
-    own = get_peft_model_state_dict(source.backbone, adapter_name=source.name, save_embedding_layers=False)
-    set_peft_model_state_dict(target.backbone, own, adapter_name=target.name)
+    copy_weights(source.backbone, source.name, target.backbone, target.name)
     target.load_scores(source.scores())

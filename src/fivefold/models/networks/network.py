@@ -251,7 +251,7 @@ class Network(ABC):
         sides = loss_weights(examples.labels, plain.pop("class_weights"), plain.pop("weight_cap"))
         agreement = Agreement(alpha, categorical, start) if alpha else None
         budget = self.training_tokens
-        return Supervised(
+        return self.supervised(
             self.trained(net),
             self._groups(net),
             examples,
@@ -262,6 +262,10 @@ class Network(ABC):
             tokens_per_pass=self.scoring_tokens,
             fresh=lambda seed: begun or self.fresh_weights(examples.labels, seed),
         )
+
+    def supervised(self, *common: Any, **named: Any) -> Supervised:
+        """What the loop trains; a family may learn from labels otherwise than by its scores."""
+        return Supervised(*common, **named)
 
     def _timed(self, net: nn.Module, trainee: Supervised, material: Sequences) -> tuple[float, float]:
         """Seconds of an epoch, and those of a token in scoring, where passes run side by side."""

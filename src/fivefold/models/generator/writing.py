@@ -1,0 +1,192 @@
+"""What a model is asked about a task, in words: a question a target, or the path of labels to write."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+import torch
+
+from fivefold.errors import RecipeError
+from fivefold.models.generator.answers import Answers, Positions, Question, grow
+from fivefold.models.generator.choices import Columns
+from fivefold.task import MISSING, Binary, IntArray, Labels, Target, Task
+
+Words = Callable[[str], tuple[int, ...]]
+"""Words as ids; none of them are special tokens."""
+
+LETTERS = string.ascii_uppercase
+
+BEYOND = " > "
+"""Between the levels of a path."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question in words, and what its candidates stand for.
+
+    Parameters
+    ----------
+    words
+        The question.
+    candidates
+        Ids of each candidate.
+    names
+        The targets that are asked for: one, or the levels of a path.
+    codes
+        int32 (candidates, targets): the class of each candidate.
+    """
+
+    words: str
+    candidates: tuple[tuple[int, ...], ...]
+    names: tuple[str, ...]
+    codes: IntArray
+
+    def chosen(self, labels: Labels) -> Positions:
+        """The candidate that rows' labels are, -1 where a label is missing or no candidate: int64 (rows,)."""
+        known = {tuple(codes): number for number, codes in enumerate(self.codes.tolist())}
+        rows = np.stack([labels.column(name) for name in self.names], axis=1)
+        return np.array([known.get(tuple(codes), MISSING) for codes in rows.tolist()], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Questionnaire:
+    """All questions about a task as one tree, and which candidates speak for which logits."""
+
+    asked: tuple[Asked, ...]
+    answers: Answers
+    columns: Columns
+
+
+@dataclass(frozen=True)
+class Writing:
+    """Words of questions and answers; the parameters are keys of the recipe's section `model`.
+
+    Parameters
+    ----------
+    write
+        "questions": every target is asked for alone; "path": the levels of the task's tree are written one after the
+        other, and every other target is asked for alone.
+    question
+        Words that ask for a target, in which {name} is its name.
+    questions
+        Target to the words that ask for it instead; a path is asked for by its root's.
+    yes, no
+        Answers to a binary.
+    choices
+        "names": a class is answered by its name; "letters": by a letter that the question lists it with.
+    answers
+        Logit (target=class) to words that stand for the class's name.
+    """
+
+    write: Literal["questions", "path"] = "questions"
+    question: str = "{name}?"
+    questions: Mapping[str, str] = field(default_factory=dict)
+    yes: str = "Yes"
+    no: str = "No"
+    choices: Literal["names", "letters"] = "names"
+    answers: Mapping[str, str] = field(default_factory=dict)
+
+    def check(self, task: Task) -> None:
+        """Refuse words for what the task hasn't.
+
+        Raises
+        ------
+        RecipeError
+            Naming what there is.
+        """
+        named = (("questions", self.questions, task.names), ("answers", self.answers, task.columns))
+        for key, words, known in named:
+            if strange := sorted(set(words) - set(known)):
+                raise RecipeError(f"model.{key} names {strange}, which the task hasn't.", allowed=", ".join(known[:20]))
+        if self.write == "path" and task.tree is None:
+            raise RecipeError(
+                "model.write 'path' writes the levels of a tree, and the task has none.",
+                next_step="add task.tree, or take model.write: questions",
+            )
+        most = max((target.width for target in task.categoricals), default=0)
+        if self.choices == "letters" and most > len(LETTERS):
+            raise RecipeError(
+                "model.choices 'letters' answers with one letter a class.",
+                allowed=f"{len(LETTERS)} classes at most",
+                got=f"{most} classes",
+                next_step="take model.choices: names",
+            )
+
+    def about(self, task: Task, plain: Words, *, lead: str, header: tuple[int, ...], end: int) -> Questionnaire:
+        """The questions about a task behind a prompt.
+
+        Parameters
+        ----------
+        lead
+            What stands before an answer's words.
+        header, end
+            Ids between a question and its answer, and the one that ends an answer where it might go on.
+
+        Raises
+        ------
+        RecipeError
+            As `check`, and if two answers to a question are the same tokens.
+        """
+        self.check(task)
+        levels = task.tree.levels if self.write == "path" and task.tree else ()
+        asked = [self._path(task, plain, lead)] if levels else []
+        asked += [self._alone(target, plain, lead) for target in task.targets if target.name not in levels]
+        open_ended = _grown(asked, plain, header).ambiguous
+        for number in open_ended:
+            closed = tuple((*candidate, end) for candidate in asked[number].candidates)
+            asked[number] = replace(asked[number], candidates=closed)
+        return Questionnaire(tuple(asked), _grown(asked, plain, header), _columns(task, asked))
+
+    def _alone(self, target: Target, plain: Words, lead: str) -> Asked:
+        """A target by itself, its candidates in the order of its codes."""
+        words = self.questions.get(target.name, self.question.replace("{name}", target.name))
+        names = [self.no, self.yes] if isinstance(target, Binary) else self._names(target)
+        if self.choices == "letters" and not isinstance(target, Binary):
+            words += "".join(f"\n{letter}. {name}" for letter, name in zip(LETTERS, names, strict=False))
+            names = list(LETTERS[: len(names)])
+        codes = np.arange(len(names), dtype=np.int32)[:, None]
+        return Asked(words, tuple(plain(lead + name) for name in names), (target.name,), codes)
+
+    def _path(self, task: Task, plain: Words, lead: str) -> Asked:
+        """The valid paths of the tree, root first."""
+        assert task.tree is not None
+        levels = task.tree.levels
+        leads = [lead, *[BEYOND] * (len(levels) - 1)]
+        pieces = [
+            [plain(before + name) for name in self._names(task.target(level))]
+            for level, before in zip(levels, leads, strict=True)
+        ]
+        paths = task.tree.paths
+        candidates = tuple(sum((pieces[level][code] for level, code in enumerate(path)), start=()) for path in paths)
+        words = self.questions.get(levels[0], self.question.replace("{name}", BEYOND.join(levels)))
+        return Asked(words, candidates, levels, np.array(paths, dtype=np.int32))
+
+    def _names(self, target: Target) -> list[str]:
+        return [self.answers.get(column, name) for column, name in zip(target.columns, target.classes, strict=True)]
+
+
+def _grown(asked: Sequence[Asked], plain: Words, header: tuple[int, ...]) -> Answers:
+    return grow([Question(plain(each.words) + header, each.candidates) for each in asked])
+
+
+def _columns(task: Task, asked: Sequence[Asked]) -> Columns:
+    """Every candidate's votes: of a binary, yes for its logit and no against it; of others, for each class it names."""
+    against = np.full(task.width, MISSING, dtype=np.int64)
+    against[task.binary_columns] = task.width + np.arange(len(task.binaries))
+    votes, first = [], 0
+    for each in asked:
+        for position, name in enumerate(each.names):
+            start = task.slices[name].start
+            codes = each.codes[:, position]
+            binary = isinstance(task.target(name), Binary)
+            slots = np.where(codes == 1, start, against[start]) if binary else start + codes
+            votes.append(np.stack([slots, first + np.arange(len(codes))]))
+        first += len(each.codes)
+    joined = np.concatenate(votes, axis=1)
+    slots, candidates = joined[:, np.argsort(joined[0], kind="stable")].astype(np.int64)
+    questions = np.repeat(np.arange(len(asked)), [len(each.codes) for each in asked])
+    return Columns(*(torch.from_numpy(each) for each in (questions, candidates, slots, against)))

@@ -1,0 +1,59 @@
+"""Keys of the section `model` of the family that writes its labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from fivefold.recipe.backbones import WeightSettings
+
+
+class GeneratorSettings(WeightSettings):
+    """A causal language model that answers questions about a text, or writes the path of its labels."""
+
+    family: Literal["generator"] = Field(description="a causal language model that writes its labels")
+    template: str | None = Field(
+        None, description="words around the text columns, before the question; none: the text, or each after its name"
+    )
+    chat: Literal["auto", "yes", "no"] = Field(
+        "auto", description="whether prompts are a conversation by the tokenizer's chat template; auto: if it has one"
+    )
+    system: str | None = Field(None, description="what a conversation begins with; none: as its template has it")
+    write: Literal["questions", "path"] = Field(
+        "questions",
+        description="questions: every target is asked for alone; path: the levels of task.tree are written one after "
+        "the other, other targets asked for alone",
+    )
+    question: str = Field("{name}?", description="words that ask for a target; {name} is its name")
+    questions: dict[str, str] = Field(
+        {}, description="target: words that ask for it instead; a path is asked for by its root's"
+    )
+    yes: str = Field("Yes", description="answer for a label")
+    no: str = Field("No", description="answer against it")
+    choices: Literal["names", "letters"] = Field(
+        "names", description="a class is answered by its name, or by a letter that the question lists it with"
+    )
+    answers: dict[str, str] = Field({}, description="logit (target=class): words that stand for the class's name")
+    normalise: Literal["branches", "sequence", "length"] = Field(
+        "branches",
+        description="an answer's tokens are weighed against the other answers' tokens in their place; against all "
+        "of the vocabulary; or so, and by their mean",
+    )
+    loss: Literal["tokens", "scores"] = Field(
+        "tokens",
+        description="tokens: the next token of the right answers, among the whole vocabulary; scores: the section "
+        "objective, on the scores of all answers",
+    )
+
+    @property
+    def idle(self) -> Mapping[str, tuple[str, ...]]:
+        """Keys that the other choices don't read."""
+        return {**super().idle, f"chat '{self.chat}'": ("system",) if self.chat == "no" else ()}
+
+    @model_validator(mode="after")
+    def _name_asked(self) -> GeneratorSettings:
+        if "{name}" not in self.question:
+            raise ValueError("question must hold {name}, or every target is asked for alike")
+        return self

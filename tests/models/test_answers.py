@@ -16,7 +16,9 @@ from fivefold.errors import RecipeError
 from fivefold.models.backbones.backbone import Backbone, Origin, load_writer
 from fivefold.models.generator import tree_pass
 from fivefold.models.generator.answers import Question, grow
-from fivefold.models.generator.net import WriterNet, dictation
+from fivefold.models.generator.asking import Asking
+from fivefold.models.generator.listing import Items, Listing
+from fivefold.models.generator.net import WriterNet
 from fivefold.models.generator.writing import Questionnaire, Writing
 from fivefold.task import Binary, Categorical, Labels, Task, Tree
 
@@ -87,7 +89,7 @@ def test_a_tree_scores_as_every_path_by_itself(
     target = Categorical("path", tuple(map(str, sequences)))
     encode = dict(zip(target.classes, sequences, strict=True))
     asked = Writing().about(Task((target,)), lambda text: encode.get(text, ()), lead="", header=(5,), end=1)
-    net = WriterNet(writers[name], asked, "branches").eval()
+    net = WriterNet(writers[name], Asking(asked, "branches")).eval()
     with torch.no_grad():
         scores = net(**batch([PROMPT, PROMPT[:3]]))
     model = AutoModelForCausalLM.from_pretrained(folders[name]).eval()
@@ -101,7 +103,7 @@ def test_questions_together_are_questions_apart(
     name: str, writers: dict[str, Backbone], folders: dict[str, Path]
 ) -> None:
     model = AutoModelForCausalLM.from_pretrained(folders[name]).eval()
-    net = WriterNet(writers[name], questions(), "branches").eval()
+    net = WriterNet(writers[name], Asking(questions(), "branches")).eval()
     with torch.no_grad():
         scores = net(**batch([PROMPT]))[0]
     no, yes = among(model, [*PROMPT, *words("joy?"), 5, 6], [words(" No"), words(" Yes")])
@@ -118,7 +120,7 @@ def test_answers_against_the_whole_vocabulary(
 ) -> None:
     model = AutoModelForCausalLM.from_pretrained(folders["llama"]).eval()
     with torch.no_grad():
-        scores = WriterNet(writers["llama"], questions(), normalise).eval()(**batch([PROMPT]))[0]
+        scores = WriterNet(writers["llama"], Asking(questions(), normalise)).eval()(**batch([PROMPT]))[0]
     before, totals = [*PROMPT, *words("module?"), 5, 6], []
     for each in TASK.categoricals[1].classes:
         ids = words(f" {each}")
@@ -133,7 +135,7 @@ def test_a_path_says_of_each_level_what_its_paths_say(writers: dict[str, Backbon
     asked = questions(write="path")
     assert [each.words for each in asked.asked] == ["group > module?", "joy?"]
     with torch.no_grad():
-        scores = WriterNet(writers["llama"], asked, "branches").eval()(**batch([PROMPT]))[0]
+        scores = WriterNet(writers["llama"], Asking(asked, "branches")).eval()(**batch([PROMPT]))[0]
     texts = [" tea > a", " tea > b c", " red wine > b c", " red wine > b d"]
     paths = np.exp(among(model, [*PROMPT, *words("group > module?"), 5, 6], list(map(words, texts))))
     np.testing.assert_allclose(scores[1:3].exp(), [paths[:2].sum(), paths[2:].sum()], atol=1e-4)
@@ -145,7 +147,7 @@ def test_a_path_says_of_each_level_what_its_paths_say(writers: dict[str, Backbon
 def test_neighbours_order_and_padding_leave_scores_alone(
     name: str, write: Any, writers: dict[str, Backbone], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    net = WriterNet(writers[name], questions(write=write), "branches").eval()
+    net = WriterNet(writers[name], Asking(questions(write=write), "branches")).eval()
     random = np.random.default_rng(2)
     rows = [[0, *random.integers(1, 300, length).tolist(), 1] for length in (3, 60, 9, 29, 1)]
     assert_rows_stand_alone(net, rows)
@@ -157,8 +159,11 @@ def test_neighbours_order_and_padding_leave_scores_alone(
 
 def test_only_what_tells_answers_apart_is_read(writers: dict[str, Backbone]) -> None:
     asked = questions(write="path")
-    net = WriterNet(writers["llama"], asked, "branches")
-    texts = {"".join(map(chr, asked.answers.tokens[line[line >= 0]])) for line in asked.answers.lines[net.choices.read]}
+    script = Asking(asked, "branches")
+    net = WriterNet(writers["llama"], script)
+    texts = {
+        "".join(map(chr, asked.answers.tokens[line[line >= 0]])) for line in asked.answers.lines[script.choices.read]
+    }
     begun = "group > module?\x05\x06"
     assert f"{begun} tea > " in texts
     assert f"{begun} red wine > b " in texts
@@ -173,10 +178,10 @@ def test_what_is_dictated_costs_what_transformers_says(writers: dict[str, Backbo
     labels = Labels(TASK, np.array([[1, 1, 2], [-1, 0, 0], [0, 1, 0]], dtype=np.int32))
     chosen = [each.chosen(labels) for each in asked.asked]
     assert [each.tolist() for each in chosen] == [[3, 0, -1], [1, -1, 0]]  # the last row's path isn't in the tree
-    net = WriterNet(writers["qwen3"], asked, "branches").eval()
+    net = WriterNet(writers["qwen3"], Asking(asked, "branches")).eval()
     rows = [PROMPT, PROMPT[:4], PROMPT[:2]]
     with torch.no_grad():
-        written = dictation(asked, chosen)
+        written = Asking(asked, "branches").dictated(labels)
         losses = net(**batch(rows), written=written)
     expected = []
     for before, answer, row in (
@@ -225,3 +230,60 @@ def test_letters_stand_for_listed_classes() -> None:
 def test_words_for_what_is_not_there(writing: dict[str, Any], task: Task, said: str) -> None:
     with pytest.raises(RecipeError, match=said):
         Writing(**writing).about(task, words, lead="", header=(), end=1)
+
+
+NAMES = (" joy", " joyful", " fear", " awe")
+
+
+ENDS = {"gemma2": 77, "gemma3": 200}
+"""Ids that end a list where the usual one would end all of them at once."""
+
+
+def list_by_hand(model: Any, prompt: list[int], end: int) -> list[float]:
+    """Log-odds at each label's turn, by scoring every list that may go on from the greedy one by itself."""
+    items = [(*words(name), 9) for name in NAMES]
+    said_so_far, first, odds = [*prompt, 5, 6], 0, [0.0] * len(NAMES)
+    while first < len(items):
+        shares = among(model, said_so_far, [*items[first:], (end,)])
+        for label in range(first, len(items)):
+            rest = torch.tensor(shares[label - first + 1 :]).logsumexp(0)
+            odds[label] = shares[label - first] - float(rest)
+        likely = [label for label in range(first, len(items)) if odds[label] > 0]
+        if not likely:
+            break
+        said_so_far += items[likely[0]]
+        first = likely[0] + 1
+    return odds
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_a_list_is_scored_turn_by_turn(name: str, writers: dict[str, Backbone], folders: dict[str, Path]) -> None:
+    items = Items((5, 6), tuple((*words(each), 9) for each in NAMES), ENDS.get(name, 1))
+    net = WriterNet(writers[name], Listing(items)).eval()
+    random = np.random.default_rng(4)
+    rows = [[0, *random.integers(3, 300, length).tolist()] for length in (3, 11, 7, 1, 18, 6)]
+    with torch.no_grad():
+        odds = net(**batch(rows))
+    model = AutoModelForCausalLM.from_pretrained(folders[name]).eval()
+    expected = np.array([list_by_hand(model, row, items.end) for row in rows])
+    np.testing.assert_allclose(odds, expected, atol=2e-4)
+    assert len({int((row > 0).sum()) for row in expected}) > 1, "lists must differ for this test to mean anything"
+    assert_rows_stand_alone(net, rows)
+
+
+def test_a_list_is_dictated_to_its_end(writers: dict[str, Backbone], folders: dict[str, Path]) -> None:
+    items = Items((5, 6), tuple((*words(each), 9) for each in NAMES), 1)
+    task = Task(tuple(Binary(name) for name in NAMES))
+    labels = Labels(task, np.array([[1, 0, 0, 1], [0, 0, 0, 0], [1, -1, 0, 0]], dtype=np.int32))
+    script, rows = Listing(items), [PROMPT, PROMPT[:4], PROMPT[:2]]
+    written = script.dictated(labels)
+    with torch.no_grad():
+        losses = WriterNet(writers["llama"], script).eval()(**batch(rows), written=written)
+    model, expected = AutoModelForCausalLM.from_pretrained(folders["llama"]).eval(), []
+    for row, tokens in ((0, [*items.labels[0], *items.labels[3], 1]), (1, [1])):
+        ids = [*rows[row], 5, 6]
+        for token in tokens:
+            expected.append(-float(said(model, ids).log_softmax(0)[token]))
+            ids.append(token)
+    np.testing.assert_allclose(losses, expected, atol=1e-4)
+    assert written.rows.tolist() == [0] * (len(expected) - 1) + [1]

@@ -106,6 +106,25 @@ def test_it_learns(variant: str, folders: dict[str, Path]) -> None:
     assert ((scores.logits[:, task.slices["good"].start] > 0) == labels.column("good")).mean() > 0.9
 
 
+def test_it_learns_to_list(folders: dict[str, Path], tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    known = random.integers(0, 2, (60, 3))
+    frame = pl.DataFrame(
+        {"text": [" ".join(w for w, k in zip(("aa", "zz", "kk"), row, strict=True) if k) for row in known]}
+    )
+    frame = frame.with_columns(**{name: known[:, column] for column, name in enumerate(("a", "z", "k"))})
+    task = learn_task(frame, binary=["a", "z", "k"], categorical={}, tree=(), swap=None)
+    corpus = build_corpus(frame, text=["text"], task=task)
+    fitted = made(task, folders["llama"], {"epochs": 30, "learning_rate": 5e-3}, adapter={"rank": 8}, write="list")
+    fitted.fit(corpus.rows(), None)
+    logits = fitted.score(corpus.rows()).logits
+    assert ((logits > 0) == known).mean() > 0.9
+    fitted.save(tmp_path)
+    again = made(task, folders["llama"], adapter={"rank": 8}, write="list")
+    again.load(tmp_path)
+    np.testing.assert_allclose(again.score(corpus.rows()).logits, logits, atol=1e-4)
+
+
 def test_untrained_it_answers_and_keeps_only_a_name(folders: dict[str, Path], tmp_path: Path) -> None:
     task, corpus = goods()
     asked = made(task, folders["llama"], {"epochs": 0})
@@ -175,7 +194,7 @@ def test_every_token_of_answers_counts_in_a_pass(folders: dict[str, Path]) -> No
     task, corpus = goods(3)
     asked = made(task, folders["llama"])
     prompts = asked.sequences(corpus)
-    assert (prompts.lengths - prompts.inputs.lengths == len(asked.questionnaire.answers)).all()
+    assert (prompts.lengths - prompts.inputs.lengths == asked.script.tokens).all()
     cost = asked.cost(corpus.rows())
     assert cost.parameters == cost.trained > 0
 
@@ -206,6 +225,7 @@ def test_a_run_predicts_and_pairs_swap(folders: dict[str, Path], tmp_path: Path)
         ({"objective": {"binary": "focal"}}, "objective.binary"),
         ({"training": {"epochs": 0}, "model": {"adapter": {}}}, "trains no model.adapter"),
         ({"training": {"epochs": 0}, "model": {"family": "decoder"}}, "only model.family 'generator'"),
+        ({"model": {"write": "list", "yes": "Sure"}}, "yes"),
         ({"model": {"chat": "no", "system": "Be brief."}}, "system"),
     ],
 )

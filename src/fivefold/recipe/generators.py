@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 
 from fivefold.recipe.backbones import WeightSettings
 
+LIST_KEYS = ("questions", "yes", "no", "choices", "normalise", "loss")
+
 
 class GeneratorSettings(WeightSettings):
     """A causal language model that answers questions about a text, or writes the path of its labels."""
@@ -21,12 +23,12 @@ class GeneratorSettings(WeightSettings):
         "auto", description="whether prompts are a conversation by the tokenizer's chat template; auto: if it has one"
     )
     system: str | None = Field(None, description="what a conversation begins with; none: as its template has it")
-    write: Literal["questions", "path"] = Field(
+    write: Literal["questions", "path", "list"] = Field(
         "questions",
         description="questions: every target is asked for alone; path: the levels of task.tree are written one after "
-        "the other, other targets asked for alone",
+        "the other, other targets asked for alone; list: the labels that are present are written, a line each",
     )
-    question: str = Field("{name}?", description="words that ask for a target; {name} is its name")
+    question: str = Field("{name}?", description="words that ask for a target; {name} is its name, 'labels' for a list")
     questions: dict[str, str] = Field(
         {}, description="target: words that ask for it instead; a path is asked for by its root's"
     )
@@ -50,7 +52,11 @@ class GeneratorSettings(WeightSettings):
     @property
     def idle(self) -> Mapping[str, tuple[str, ...]]:
         """Keys that the other choices don't read."""
-        return {**super().idle, f"chat '{self.chat}'": ("system",) if self.chat == "no" else ()}
+        return {
+            **super().idle,
+            f"chat '{self.chat}'": ("system",) if self.chat == "no" else (),
+            f"write '{self.write}'": LIST_KEYS if self.write == "list" else (),
+        }
 
     @model_validator(mode="after")
     def _name_asked(self) -> GeneratorSettings:

@@ -19,10 +19,12 @@ from fivefold.models.backbones.architectures import PositionLimit, position_limi
 from fivefold.models.backbones.backbone import Origin, Weights, load_config, load_tokenizer, load_writer, save_backbone
 from fivefold.models.backbones.resident import TRAINED, Resident, resident
 from fivefold.models.base import History
+from fivefold.models.generator.asking import Asking, Normalise
 from fivefold.models.generator.choices import moved
-from fivefold.models.generator.net import AdaptedWriter, Normalise, WriterNet, dictation
+from fivefold.models.generator.listing import Listing
+from fivefold.models.generator.net import AdaptedWriter, Script, WriterNet
 from fivefold.models.generator.prompts import Chat, format_of
-from fivefold.models.generator.writing import Questionnaire, Writing
+from fivefold.models.generator.writing import CLOSED, Writing
 from fivefold.models.networks.material import Positions, Sequences
 from fivefold.models.networks.network import Columns, Network, read_both_ways, truncation_remarks, weights_of
 from fivefold.models.networks.reading import Reading
@@ -51,15 +53,14 @@ class Prompts(Sequences):
 class Dictated(Supervised):
     """Labelled rows of which a model learns the right answers token by token."""
 
-    def __init__(self, questions: Questionnaire, *common: Any, **named: Any) -> None:
+    def __init__(self, script: Script, *common: Any, **named: Any) -> None:
         super().__init__(*common, **named)
-        self.questions = questions
-        self.chosen = [asked.chosen(self.examples.labels) for asked in questions.asked]
+        self.script = script
 
     def losses(self, module: nn.Module, rows: Positions, step: int) -> tuple[Tensor, Tensor]:
         """The loss of every token that these rows write, and its row's weight, (tokens,) both."""
         device = next(module.parameters()).device
-        written = moved(dictation(self.questions, [each[rows] for each in self.chosen]), device)
+        written = moved(self.script.dictated(self.examples.labels.take(rows)), device)
         weights = torch.from_numpy(self.examples.weights[rows]).to(device)
         batch = on_device(self.examples.material.batch(self.examples.index[rows]), module)
         return module(**batch, written=written), weights[written.rows]
@@ -130,12 +131,16 @@ class GeneratorClassifier(Network):
         return load_tokenizer(self.tokenizer_name, trust_remote_code=self.origin.trust_remote_code)
 
     @cached_property
-    def questionnaire(self) -> Questionnaire:
-        """What is asked behind a prompt; the words around texts and answers don't depend on the columns' names."""
+    def script(self) -> Script:
+        """What is written behind a prompt; the words around texts and answers don't depend on the columns' names."""
         shown = format_of(self.tokenizer, ["text"], self.template, self.chat, self.system)
         header = tuple(self.tokenizer.encode(shown.header, add_special_tokens=False))
         end = self.tokenizer.eos_token_id
-        return self.writing.about(self.task, self._plain, lead=shown.lead, header=header, end=end)
+        if self.writing.write == "list":
+            begun = header + (self._plain(CLOSED) if shown.lead else ())
+            return Listing(self.writing.listed(self.task, self._plain, header=begun, end=end))
+        asked = self.writing.about(self.task, self._plain, lead=shown.lead, header=header, end=end)
+        return Asking(asked, self.normalise)
 
     def _plain(self, text: str) -> tuple[int, ...]:
         return tuple(tokenise([text], self.tokenizer, None).ids.tolist())
@@ -149,12 +154,11 @@ class GeneratorClassifier(Network):
         reading = replace(self.reading, template=shown.template)
         digest = hashlib.sha256(plain_tokenizer(self.tokenizer).encode()).hexdigest()
         inputs = corpus.once(f"generator:{digest}:{reading}", lambda fields: self._inputs(fields, reading))
-        return Prompts(inputs, self.tokenizer.pad_token_id, len(self.questionnaire.answers))
+        return Prompts(inputs, self.tokenizer.pad_token_id, self.script.tokens)
 
     def _inputs(self, fields: Columns, reading: Reading) -> Inputs:
         limit = position_limit(load_config(self.origin, self.tokenizer))
-        behind = int(self.questionnaire.answers.depths.max()) + 1
-        room = PositionLimit(limit.tokens - behind, limit.hard)
+        room = PositionLimit(limit.tokens - self.script.deepest, limit.hard)
         return reading.inputs(read_both_ways(fields, self.task.swap), self.tokenizer, room)
 
     def build(self, labels: Labels | None, seed: int) -> nn.Module:
@@ -165,11 +169,11 @@ class GeneratorClassifier(Network):
         if self.adapter is None:
             loaded = load_writer(self.origin, self.tokenizer, seed=seed)
             self.backbone_remarks = loaded.remarks
-            return WriterNet(loaded, self.questionnaire, self.normalise, self.unfrozen_layers)
+            return WriterNet(loaded, self.script, self.unfrozen_layers)
         self.home = home = resident(self.origin, self.tokenizer, seed=seed, trained=trained, load=load_writer)
         self.backbone_remarks = home.loaded.remarks
         name = TRAINED if trained else home.free_name()
-        return AdaptedWriter(home, name, self.adapter, self.questionnaire, self.normalise, seed=seed)
+        return AdaptedWriter(home, name, self.adapter, self.script, seed=seed)
 
     def begin(self, labels: Labels) -> nn.Module:
         """The net to train; a loaded adapter moves to the name of those that are trained."""
@@ -198,7 +202,7 @@ class GeneratorClassifier(Network):
         """Rows whose right answers are dictated, or whose scores have the recipe's objective."""
         if self.loss == "scores":
             return super().supervised(*common, **named)
-        return Dictated(self.questionnaire, *common, **named)
+        return Dictated(self.script, *common, **named)
 
     def trained(self, net: nn.Module) -> nn.Module:
         """All of it."""
@@ -226,7 +230,7 @@ class GeneratorClassifier(Network):
         if self.adapter is None and self._trains:
             self.origin = replace(self.origin, name=str(folder), architecture=None)
             self.tokenizer_name = str(folder)
-            for name in ("tokenizer", "questionnaire"):
+            for name in ("tokenizer", "script"):
                 self.__dict__.pop(name, None)
         self.net = self._made(self.seed, trained=False)
         if isinstance(self.net, AdaptedWriter):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -16,14 +14,11 @@ from torch.nn import functional
 from fivefold.models.backbones.adapters import Adapter, copy_weights, load_adapter, redraw, save_adapter
 from fivefold.models.backbones.backbone import Backbone
 from fivefold.models.backbones.net import Net
+from fivefold.models.backbones.passes import Sequences as Padded
 from fivefold.models.backbones.passes import real_first
 from fivefold.models.backbones.resident import Resident
-from fivefold.models.generator.answers import Positions
-from fivefold.models.generator.choices import choices_of, moved
-from fivefold.models.generator.tree_pass import Nodes, hidden_at, nodes_of
-from fivefold.models.generator.writing import Questionnaire
-
-Normalise = Literal["branches", "sequence", "length"]
+from fivefold.models.generator.tree_pass import Nodes, hidden_at
+from fivefold.task import Labels
 
 
 @dataclass(frozen=True)
@@ -45,29 +40,37 @@ class Written:
     tokens: Tensor
 
 
+class Script(Protocol):
+    """What a model is to write behind a prompt, and what its scores are read off."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens behind a prompt that a pass reads, at most."""
+
+    @property
+    def deepest(self) -> int:
+        """Tokens of the longest line behind a prompt."""
+
+    def scores(self, net: WriterNet, prompts: Padded) -> Tensor:
+        """Log-odds and log-probabilities of the rows of a batch, fp32 (rows, width)."""
+
+    def dictated(self, labels: Labels) -> Written:
+        """What rows with these labels write."""
+
+
 class WriterNet(Net):
-    """A causal backbone, its head for the next token, and the questions that it answers.
+    """A causal backbone, its head for the next token, and what they write.
 
     Parameters
     ----------
     loaded
         From `load_writer`.
-    normalise
-        What a token's probability is relative to: "branches", the other answers' tokens in its place; "sequence", the
-        whole vocabulary; "length", that too, and an answer's score is the mean over its tokens.
     """
 
-    def __init__(
-        self, loaded: Backbone, questions: Questionnaire, normalise: Normalise, unfrozen_layers: int | None = None
-    ) -> None:
+    def __init__(self, loaded: Backbone, script: Script, unfrozen_layers: int | None = None) -> None:
         super().__init__(loaded.model, attention="auto", unfrozen_layers=unfrozen_layers)
         self.head = loaded.whole.get_output_embeddings()
-        self.loaded = loaded
-        self.questions, self.normalise = questions, normalise
-        answers = questions.answers
-        self.choices = choices_of(answers, answers.forks if normalise == "branches" else answers.guessed)
-        self.columns = questions.columns
-        self.nodes = nodes_of(answers, [self.choices.read])
+        self.loaded, self.script = loaded, script
 
     def forward(
         self,
@@ -84,16 +87,14 @@ class WriterNet(Net):
         With `written`, minus the log-probability of each token that is written instead, fp32 (tokens,).
         """
         prompts = real_first(input_ids, attention_mask, token_type_ids)
-        if written is not None:
-            hidden = hidden_at(self.backbone, self.passes, prompts, written.nodes)
-            logits = self.vocabulary_logits(hidden[written.rows, written.places])
-            return functional.cross_entropy(logits, written.tokens, reduction="none")
-        self._follow(input_ids.device)
-        hidden = hidden_at(self.backbone, self.passes, prompts, self.nodes.repeated(len(input_ids)))
-        candidates = self.choices.candidates(self._guesses(hidden))
-        if self.normalise == "length":
-            candidates = candidates / self.choices.lengths
-        return self.columns.logits(candidates)
+        if written is None:
+            return self.script.scores(self, prompts)
+        logits = self.vocabulary_logits(self.read(prompts, written.nodes)[written.rows, written.places])
+        return functional.cross_entropy(logits, written.tokens, reduction="none")
+
+    def read(self, prompts: Padded, nodes: Nodes) -> Tensor:
+        """The vectors of each prompt's last token and of the nodes behind it: (B, 1 + n, H)."""
+        return hidden_at(self.backbone, self.passes, prompts, nodes)
 
     def vocabulary_logits(self, hidden: Tensor, words: Tensor | None = None) -> Tensor:
         """What the head says of every token, or of these words, fp32; (..., H) -> (..., tokens)."""
@@ -109,22 +110,6 @@ class WriterNet(Net):
         cap = getattr(config, "final_logit_softcapping", None)
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
-    def _guesses(self, hidden: Tensor) -> Tensor:
-        """Log-probability of each guess that counts, (B, guesses)."""
-        choices = self.choices
-        if self.normalise == "branches":
-            places = torch.unique(choices.places)
-            logits = self.vocabulary_logits(hidden[:, places], choices.vocabulary)
-            return choices.among_rivals(logits, torch.searchsorted(places, choices.places))
-        logits = torch.log_softmax(self.vocabulary_logits(hidden), dim=-1)
-        return logits[:, choices.places, choices.vocabulary[choices.words]]
-
-    def _follow(self, device: torch.device) -> None:
-        """Move what says how answers are read to where the weights are, once."""
-        if self.nodes.tokens.device != device:
-            self.nodes, self.choices = moved(self.nodes, device), moved(self.choices, device)
-            self.columns = moved(self.columns, device)
-
 
 class AdaptedWriter(WriterNet):
     """A resident backbone with an adapter, which goes with the net."""
@@ -134,13 +119,12 @@ class AdaptedWriter(WriterNet):
         home: Resident,
         name: str,
         adapter: Adapter,
-        questions: Questionnaire,
-        normalise: Normalise,
+        script: Script,
         *,
         seed: int,
     ) -> None:
         home.attach(adapter, name, seed)
-        super().__init__(home.loaded, questions, normalise)
+        super().__init__(home.loaded, script)
         self.head.requires_grad_(False)
         self.home, self.name, self.adapter = home, name, adapter
         weakref.finalize(self, home.drop, name)
@@ -171,29 +155,3 @@ class AdaptedWriter(WriterNet):
     def copy_to(self, other: AdaptedWriter) -> None:
         """Give a net with the same settings this adapter."""
         copy_weights(self.backbone, self.name, other.backbone, other.name)
-
-
-def dictation(questions: Questionnaire, chosen: Sequence[Positions]) -> Written:
-    """What rows write whose labels are these candidates.
-
-    Parameters
-    ----------
-    chosen
-        Of each question the candidate of every row, int64 (rows,), -1 where a row's label is missing.
-    """
-    answers = questions.answers
-    guessed = [
-        np.concatenate(
-            [answers.written(number, each[row]) for number, each in enumerate(chosen) if each[row] >= 0]
-            or [np.zeros(0, dtype=np.int64)]
-        )
-        for row in range(len(chosen[0]))
-    ]
-    reads = [answers.before(nodes) for nodes in guessed]
-    places = [
-        np.where(answers.parents[nodes] < 0, 0, 1 + np.searchsorted(read, answers.parents[nodes]))
-        for nodes, read in zip(guessed, reads, strict=True)
-    ]
-    rows = np.repeat(np.arange(len(guessed)), [len(nodes) for nodes in guessed])
-    plain = (rows, np.concatenate(places), answers.tokens[np.concatenate(guessed)])
-    return Written(nodes_of(answers, reads), *(torch.from_numpy(each) for each in plain))

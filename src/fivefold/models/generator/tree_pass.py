@@ -62,6 +62,18 @@ def nodes_of(answers: Answers, reads: Sequence[Positions]) -> Nodes:
     return Nodes(*(torch.from_numpy(each) for each in (tokens, depths, lines)))
 
 
+def chains(sequences: Sequence[Sequence[int]]) -> Nodes:
+    """Tokens of which each follows the one before it, one sequence a row."""
+    count = max(map(len, sequences), default=0)
+    tokens = np.zeros((len(sequences), count), dtype=np.int64)
+    depths = np.full((len(sequences), count), -1, dtype=np.int64)
+    for row, sequence in enumerate(sequences):
+        tokens[row, : len(sequence)], depths[row, : len(sequence)] = sequence, np.arange(len(sequence))
+    places = np.arange(count)
+    lines = np.where((depths[:, :, None] >= 0) & (places[None, None] <= places[None, :, None]), places, -1)
+    return Nodes(*(torch.from_numpy(each) for each in (tokens, depths, lines)))
+
+
 def hidden_at(backbone: Any, passes: Passes, prompts: Padded, nodes: Nodes) -> Tensor:
     """The vectors of each prompt's last token and of the nodes behind it: (B, 1 + n, H)."""
     if backbone.config.model_type in TREES and type(backbone).__module__.startswith("transformers.models."):
@@ -116,22 +128,24 @@ def _as_taken(config: Any, mask: Tensor) -> Tensor:
 def _apart(backbone: Any, passes: Passes, prompts: Padded, nodes: Nodes) -> Tensor:
     """Each line of nodes behind its own copy of the prompt, as any causal backbone reads it."""
     lengths = prompts.mask.sum(dim=1).tolist()
-    sequences, places = [], []
+    sequences: list[Tensor] = []
+    places: list[tuple[int, int, int, int]] = []
     for row, length in enumerate(lengths):
-        sequences.append(prompts.ids[row, :length])
-        places.append((row, 0, length - 1))
-        for node, line in enumerate(nodes.lines[row]):
-            if nodes.depths[row, node] >= 0:
-                places.append((row, 1 + node, length + int(nodes.depths[row, node])))
-                sequences.append(torch.cat([prompts.ids[row, :length], nodes.tokens[row, line[line >= 0]]]))
+        prompt, lines = prompts.ids[row, :length], [line[line >= 0] for line in nodes.lines[row]]
+        followed = {int(place) for line in lines for place in line[:-1]}
+        places.append((row, 0, len(sequences), length - 1))
+        sequences.append(prompt)
+        for line in (each for each in lines if len(each) and int(each[-1]) not in followed):
+            places += [(row, 1 + int(node), len(sequences), length + at) for at, node in enumerate(line)]
+            sequences.append(torch.cat([prompt, nodes.tokens[row, line]]))
     ids = pad_sequence(sequences, batch_first=True)
     mask = pad_sequence([torch.ones_like(each) for each in sequences], batch_first=True)
     hidden = torch.cat(
         [backbone(**each.inputs).last_hidden_state for each in passes(Padded(ids, mask, torch.zeros_like(ids)))]
     )
-    row, node, token = torch.tensor(places, device=ids.device).T
+    row, node, sequence, token = torch.tensor(places, device=ids.device).T
     found = hidden.new_zeros(len(lengths), 1 + nodes.tokens.shape[1], hidden.shape[2])
-    return found.index_put((row, node), hidden[torch.arange(len(places)), token])
+    return found.index_put((row, node), hidden[sequence, token])
 
 
 def _count(nodes: Nodes) -> Tensor:

@@ -13,12 +13,16 @@ import torch
 from fivefold.errors import RecipeError
 from fivefold.models.generator.answers import Answers, Positions, Question, grow
 from fivefold.models.generator.choices import Columns
+from fivefold.models.generator.listing import Items
 from fivefold.task import MISSING, Binary, IntArray, Labels, Target, Task
 
 Words = Callable[[str], tuple[int, ...]]
 """Words as ids; none of them are special tokens."""
 
 LETTERS = string.ascii_uppercase
+
+LISTED, CLOSED = "labels", "\n"
+"""What a list is asked for by, and what closes each of its labels."""
 
 BEYOND = " > "
 """Between the levels of a path."""
@@ -69,7 +73,7 @@ class Writing:
     ----------
     write
         "questions": every target is asked for alone; "path": the levels of the task's tree are written one after the
-        other, and every other target is asked for alone.
+        other, and every other target is asked for alone; "list": the labels that are present are written, a line each.
     question
         Words that ask for a target, in which {name} is its name.
     questions
@@ -82,7 +86,7 @@ class Writing:
         Logit (target=class) to words that stand for the class's name.
     """
 
-    write: Literal["questions", "path"] = "questions"
+    write: Literal["questions", "path", "list"] = "questions"
     question: str = "{name}?"
     questions: Mapping[str, str] = field(default_factory=dict)
     yes: str = "Yes"
@@ -106,6 +110,13 @@ class Writing:
             raise RecipeError(
                 "model.write 'path' writes the levels of a tree, and the task has none.",
                 next_step="add task.tree, or take model.write: questions",
+            )
+        if self.write == "list" and task.categoricals:
+            raise RecipeError(
+                "model.write 'list' writes labels that are present or not.",
+                allowed="binaries only",
+                got=f"the categoricals {', '.join(target.name for target in task.categoricals[:10])}",
+                next_step="take model.write: questions",
             )
         most = max((target.width for target in task.categoricals), default=0)
         if self.choices == "letters" and most > len(LETTERS):
@@ -140,6 +151,19 @@ class Writing:
             closed = tuple((*candidate, end) for candidate in asked[number].candidates)
             asked[number] = replace(asked[number], candidates=closed)
         return Questionnaire(tuple(asked), _grown(asked, plain, header), _columns(task, asked))
+
+    def listed(self, task: Task, plain: Words, *, header: tuple[int, ...], end: int) -> Items:
+        """What a list of labels is made of; arguments as those of `about`.
+
+        Raises
+        ------
+        RecipeError
+            If a target is no binary.
+        """
+        self.check(task)
+        names = [self.answers.get(target.name, target.name) for target in task.binaries]
+        words = plain(self.question.replace("{name}", LISTED))
+        return Items(words + header, tuple(plain(name) + plain(CLOSED) for name in names), end)
 
     def _alone(self, target: Target, plain: Words, lead: str) -> Asked:
         """A target by itself, its candidates in the order of its codes."""

@@ -1,0 +1,88 @@
+"""Questions behind a prompt, each answered by one of its candidates."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fivefold.models.backbones.passes import Sequences as Padded
+from fivefold.models.generator.choices import choices_of, moved
+from fivefold.models.generator.net import WriterNet, Written
+from fivefold.models.generator.tree_pass import nodes_of
+from fivefold.models.generator.writing import Questionnaire
+from fivefold.task import Labels
+
+Normalise = Literal["branches", "sequence", "length"]
+
+
+class Asking:
+    """A script of questions whose candidates stand in one tree.
+
+    Parameters
+    ----------
+    normalise
+        What a token's probability is relative to: "branches", the other answers' tokens in its place; "sequence", the
+        whole vocabulary; "length", that too, and an answer's score is the mean over its tokens.
+    """
+
+    def __init__(self, questions: Questionnaire, normalise: Normalise) -> None:
+        self.questions, self.normalise = questions, normalise
+        answers = questions.answers
+        self.choices = choices_of(answers, answers.forks if normalise == "branches" else answers.guessed)
+        self.columns = questions.columns
+        self.nodes = nodes_of(answers, [self.choices.read])
+
+    @property
+    def tokens(self) -> int:
+        """Tokens behind a prompt that a pass reads, at most."""
+        return len(self.questions.answers)
+
+    @property
+    def deepest(self) -> int:
+        """Tokens of the longest line behind a prompt."""
+        return int(self.questions.answers.depths.max()) + 1
+
+    def scores(self, net: WriterNet, prompts: Padded) -> Tensor:
+        """Log-odds and log-probabilities of the rows of a batch, fp32 (rows, width)."""
+        self._follow(prompts.ids.device)
+        hidden = net.read(prompts, self.nodes.repeated(len(prompts.ids)))
+        candidates = self.choices.candidates(self._guesses(net, hidden))
+        if self.normalise == "length":
+            candidates = candidates / self.choices.lengths
+        return self.columns.logits(candidates)
+
+    def _guesses(self, net: WriterNet, hidden: Tensor) -> Tensor:
+        """Log-probability of each guess that counts, (B, guesses)."""
+        choices = self.choices
+        if self.normalise == "branches":
+            places = torch.unique(choices.places)
+            logits = net.vocabulary_logits(hidden[:, places], choices.vocabulary)
+            return choices.among_rivals(logits, torch.searchsorted(places, choices.places))
+        logits = torch.log_softmax(net.vocabulary_logits(hidden), dim=-1)
+        return logits[:, choices.places, choices.vocabulary[choices.words]]
+
+    def _follow(self, device: torch.device) -> None:
+        """Move what says how answers are read to where the weights are, once."""
+        if self.nodes.tokens.device != device:
+            self.nodes, self.choices = moved(self.nodes, device), moved(self.choices, device)
+            self.columns = moved(self.columns, device)
+
+    def dictated(self, labels: Labels) -> Written:
+        """What rows with these labels write: every answer that is known."""
+        answers = self.questions.answers
+        chosen = [asked.chosen(labels) for asked in self.questions.asked]
+        guessed = []
+        for row in range(len(labels)):
+            known = [answers.written(number, each[row]) for number, each in enumerate(chosen) if each[row] >= 0]
+            guessed.append(np.concatenate([np.zeros(0, dtype=np.int64), *known]))
+        reads = [answers.before(nodes) for nodes in guessed]
+        places = [
+            np.where(answers.parents[nodes] < 0, 0, 1 + np.searchsorted(read, answers.parents[nodes]))
+            for nodes, read in zip(guessed, reads, strict=True)
+        ]
+        rows = np.repeat(np.arange(len(guessed)), [len(nodes) for nodes in guessed])
+        plain = (rows, np.concatenate(places), answers.tokens[np.concatenate(guessed)])
+        return Written(nodes_of(answers, reads), *(torch.from_numpy(each) for each in plain))

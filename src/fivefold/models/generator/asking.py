@@ -47,12 +47,14 @@ class Asking:
 
     def scores(self, net: WriterNet, prompts: Padded) -> Tensor:
         """Log-odds and log-probabilities of the rows of a batch, fp32 (rows, width)."""
+        return self.columns.logits(self.candidates(net, prompts))
+
+    def candidates(self, net: WriterNet, prompts: Padded) -> Tensor:
+        """Log-probability of each candidate of all questions, fp32 (rows, candidates)."""
         self._follow(prompts.ids.device)
         hidden = net.read(prompts, self.nodes.repeated(len(prompts.ids)))
-        candidates = self.choices.candidates(self._guesses(net, hidden))
-        if self.normalise == "length":
-            candidates = candidates / self.choices.lengths
-        return self.columns.logits(candidates)
+        sums = self.choices.candidates(self._guesses(net, hidden))
+        return sums / self.choices.lengths if self.normalise == "length" else sums
 
     def _guesses(self, net: WriterNet, hidden: Tensor) -> Tensor:
         """Log-probability of each guess that counts, (B, guesses)."""

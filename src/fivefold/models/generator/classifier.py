@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fivefold.data.compose import Corpus, Rows
+from fivefold.errors import RecipeError
 from fivefold.models.backbones.adapters import Adapter
 from fivefold.models.backbones.architectures import PositionLimit, position_limit
 from fivefold.models.backbones.backbone import Origin, Weights, load_config, load_tokenizer, load_writer, save_backbone
@@ -64,6 +65,23 @@ class Dictated(Supervised):
         weights = torch.from_numpy(self.examples.weights[rows]).to(device)
         batch = on_device(self.examples.material.batch(self.examples.index[rows]), module)
         return module(**batch, written=written), weights[written.rows]
+
+
+def end_of(tokenizer: Any) -> int:
+    """The id that ends what is written.
+
+    Raises
+    ------
+    RecipeError
+        If the tokenizer has none.
+    """
+    for known in (tokenizer.eos_token_id, tokenizer.sep_token_id):
+        if known is not None:
+            return int(known)
+    raise RecipeError(
+        f"The tokenizer of '{tokenizer.name_or_path}' has no token that ends a text.",
+        next_step="name a model in model.tokenizer whose tokenizer has an end or a separator token",
+    )
 
 
 class GeneratorClassifier(Network):
@@ -135,7 +153,7 @@ class GeneratorClassifier(Network):
         """What is written behind a prompt; the words around texts and answers don't depend on the columns' names."""
         shown = format_of(self.tokenizer, ["text"], self.template, self.chat, self.system)
         header = tuple(self.tokenizer.encode(shown.header, add_special_tokens=False))
-        end = self.tokenizer.eos_token_id
+        end = end_of(self.tokenizer)
         if self.writing.write == "list":
             begun = header + (self._plain(CLOSED) if shown.lead else ())
             return Listing(self.writing.listed(self.task, self._plain, header=begun, end=end))

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
 
 from fivefold.task import FloatArray, Labels
 
@@ -28,12 +29,15 @@ class Corpus:
         Labels of the rows, or None where there are none.
     weights
         float32 (rows,), how much each row counts in training, or None for all alike.
+    figures
+        float32 CSR (rows, figures), numbers beside the texts that linear models read, or None.
     """
 
     ids: npt.NDArray[Any]
     fields: Mapping[str, Sequence[str]]
     labels: Labels | None = None
     weights: FloatArray | None = None
+    figures: csr_array | None = None
     built: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __len__(self) -> int:
@@ -88,6 +92,11 @@ class Rows:
         if self.corpus.weights is None:
             return np.ones(len(self), dtype=np.float32)
         return self.corpus.weights[self.index]
+
+    @property
+    def figures(self) -> csr_array | None:
+        """float32 CSR (rows, figures); None where the corpus has none."""
+        return None if self.corpus.figures is None else self.corpus.figures[self.index]
 
     def texts(self, name: str) -> list[str]:
         """The texts of one field, (rows,)."""

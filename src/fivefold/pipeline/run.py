@@ -83,7 +83,7 @@ class Run:
             If it is no run, isn't finished, or was changed.
         """
         run = Run.open(folder)
-        _ = run.rule, run.models
+        _ = run.rule, run.models, [each.retriever for each in (run, *run.members.values())]
         return run
 
     @property

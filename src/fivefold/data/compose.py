@@ -16,6 +16,14 @@ Built = TypeVar("Built")
 
 
 @dataclass(frozen=True)
+class Figures:
+    """Numbers of each row, float32 CSR (rows, figures), that say what its text `field` says in words."""
+
+    values: csr_array
+    field: str
+
+
+@dataclass(frozen=True)
 class Corpus:
     """All rows of a table, held once.
 
@@ -30,18 +38,23 @@ class Corpus:
     weights
         float32 (rows,), how much each row counts in training, or None for all alike.
     figures
-        float32 CSR (rows, figures), numbers beside the texts that linear models read, or None.
+        Numbers that linear models read instead of a text field, or None.
     """
 
     ids: npt.NDArray[Any]
     fields: Mapping[str, Sequence[str]]
     labels: Labels | None = None
     weights: FloatArray | None = None
-    figures: csr_array | None = None
+    figures: Figures | None = None
     built: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def worded(self) -> tuple[str, ...]:
+        """The fields that no figures stand for."""
+        return tuple(name for name in self.fields if self.figures is None or name != self.figures.field)
 
     def once(self, key: str, build: Callable[[Mapping[str, Sequence[str]]], Built]) -> Built:
         """What `build` makes of the fields, made once and shared by all folds.
@@ -96,7 +109,7 @@ class Rows:
     @property
     def figures(self) -> csr_array | None:
         """float32 CSR (rows, figures); None where the corpus has none."""
-        return None if self.corpus.figures is None else self.corpus.figures[self.index]
+        return None if self.corpus.figures is None else self.corpus.figures.values[self.index]
 
     def texts(self, name: str) -> list[str]:
         """The texts of one field, (rows,)."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from fivefold.data.compose import Corpus
+from fivefold.data.compose import Corpus, Figures
 from fivefold.retrieval.entries import Entries
 from fivefold.retrieval.given import Given, texts_given, votes_given
 from fivefold.retrieval.neighbours import Neighbours
@@ -57,4 +57,6 @@ class Shelf:
         """The rows of `corpus` with what their neighbours give, as a field `name` and figures."""
         given = self.given(view)
         fields = {**corpus.fields, name: given.texts(found)}
-        return replace(corpus, fields=fields, figures=given.figures(found), built={})
+        values = given.figures(found)
+        figures = None if values is None else Figures(values, name)
+        return replace(corpus, fields=fields, figures=figures, built={})

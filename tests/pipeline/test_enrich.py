@@ -40,7 +40,7 @@ def test_a_table_is_enriched(command: list[str], sentence_encoder: Path, capsys:
 
 
 def test_texts_are_inferred(command: list[str], sentence_encoder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--backbone", str(sentence_encoder), "--similarity", "0.9999"]
+    options = ["--backbone", str(sentence_encoder), "--similarity", "0.99"]
     assert main([*command[:-2], *options, "--out", "rows.parquet"]) == 0
     assert "Table: rows.parquet" in capsys.readouterr().out
     assert pl.read_parquet("rows.parquet")["neighbours"].to_list() == ["a drink", "pressed", "a drink", ""]

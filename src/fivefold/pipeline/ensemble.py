@@ -49,8 +49,7 @@ def fit_members(store: Store, prepared: Prepared, fit_member: Callable[[Store, P
         own, member = Store(store.folder / MEMBERS / name), member_of(prepared, name)
         with own.held():
             own.begin(member.fingerprint, dump_recipe(member.recipe), member.recipe.seed)
-            for stage in SHARED:
-                share(store, own, stage)
+            share_data(store, own)
             fit_member(own, member)
         evaluation = Run.open(own.folder).evaluation
         log.info("  %s: %s %.4f", name, evaluation.metric, evaluation.headline.value)
@@ -63,12 +62,12 @@ def member_of(prepared: Prepared, name: str) -> Prepared:
     return replace(prepared, recipe=recipe, test=None, fingerprint=digest.hexdigest())
 
 
-def share(store: Store, member: Store, stage: str) -> None:
-    """Give a member a stage of the ensemble, unless it has it or there is none."""
-    if member.has(stage) or not store.has(stage):
-        return
-    with member.stage(stage) as folder:
-        shutil.copytree(store.path(stage), folder, dirs_exist_ok=True)
+def share_data(store: Store, member: Store) -> None:
+    """Give a member the ensemble's stages `SHARED` that it doesn't hold yet."""
+    for stage in SHARED:
+        if store.has(stage) and not member.has(stage):
+            with member.stage(stage) as folder:
+                shutil.copytree(store.path(stage), folder, dirs_exist_ok=True)
 
 
 def weigh(store: Store, seed: int) -> None:

@@ -18,7 +18,7 @@ neural: $(VENV)/.neural
 
 $(VENV)/.neural: $(VENV)/.installed
 	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev,neural,llm]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev,neural,llm,enrich]"
 	touch $@
 
 demo: install

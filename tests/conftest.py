@@ -34,3 +34,18 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the shared data folder isn't here")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def sentence_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny random encoder whose texts differ widely."""
+    from transformers import AutoConfig, AutoModel, set_seed
+
+    from tests.models.tiny import TINY, word_pieces
+
+    folder, tokenizer = tmp_path_factory.mktemp("sentence-encoder"), word_pieces()
+    set_seed(0)
+    settings = {**TINY, "initializer_range": 1.0, "vocab_size": len(tokenizer)}
+    AutoModel.from_config(AutoConfig.for_model(settings.pop("model_type"), **settings)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

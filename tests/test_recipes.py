@@ -18,6 +18,7 @@ FILES = {
     "narratives/contracts-linear.yaml": "cuad/train.jsonl.gz",
     "preference/linear.yaml": "pref_qafeedback/train.jsonl.gz",
     "products/linear.yaml": "bigbasket/train.csv",
+    "products/small/enriched.yaml": "bigbasket/train.csv",
 }
 
 

@@ -23,6 +23,7 @@ codes = [
     main(["predict", "linear", "demo://topics", "--out", "predictions.csv"]),
     main(["fit", "demo://tweets", "--out", "words", "--set", "model.family=feedforward", *quick]),
     main(["fit", "demo://tweets", "--out", "both", "--preset", "balanced"]),
+    main(["fit", "demo://topics", "--out", "near", "--set", "enrichment.neighbours=3", *quick]),
     main(["pretrain", "demo://tweets", "--out", "backbone", "--set", "model.family=encoder"]),
 ]
 print(codes)
@@ -32,7 +33,8 @@ print(codes)
 def test_linear_models_need_no_torch_and_networks_say_what_they_need(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "[0, 0, 2, 2, 2]"
-    assert done.stderr.count("needs the package 'torch', which isn't installed.") == 3
+    assert done.stdout.splitlines()[-1] == "[0, 0, 2, 2, 2, 2]"
+    assert done.stderr.count("needs the package 'torch', which isn't installed.") == 4
     assert done.stderr.count("pip install 'fivefold[neural]'") == 3
+    assert done.stderr.count("pip install 'fivefold[enrich]'") == 1
     assert "Traceback" not in done.stderr

@@ -29,6 +29,8 @@ PRESET_NAMES = ("fast", "balanced", "best")
 WAYS = ("factors", "exact", "rank")
 MERGED = ("fp32", "bf16", "fp16")
 
+INDEXES = ("auto", "flat", "hnsw", "ivfpq")
+
 SHAPES = ("narratives", "tweets", "preferences", "products", "topics")
 
 
@@ -117,6 +119,33 @@ def _add_data_verbs(verbs: Verbs, source: argparse.ArgumentParser, changes: argp
     )
     pretrain.add_argument("--overwrite", action="store_true", help="delete the backbone that is there first")
     pretrain.set_defaults(command=_pretrain)
+    _add_enrich(verbs)
+
+
+def _add_enrich(verbs: Verbs) -> None:
+    enrich = verbs.add_parser(
+        "enrich", help="add what a table's nearest neighbours in a catalogue say, without fitting"
+    )
+    enrich.add_argument("data", metavar="DATA", help="a data file, hf://id or demo://shape")
+    enrich.add_argument("--catalogue", required=True, metavar="FILE", help="rows to search")
+    enrich.add_argument(
+        "--match",
+        action="append",
+        required=True,
+        metavar="COLUMN",
+        help="of the catalogue: what is compared; repeatable",
+    )
+    enrich.add_argument("--take", required=True, metavar="COLUMN", help="of the catalogue: the text that is added")
+    enrich.add_argument("--out", type=Path, required=True, metavar="FILE", help=".csv, .tsv, .jsonl or .parquet")
+    enrich.add_argument(
+        "--query", action="append", metavar="COLUMN", help="of DATA: what is compared; repeatable; default: its texts"
+    )
+    enrich.add_argument("--neighbours", type=_positive, metavar="K", help="of a row at most, default: 5")
+    enrich.add_argument("--similarity", type=float, metavar="S", help="cosine that each must have, default: 0.5")
+    enrich.add_argument("--backbone", metavar="NAME", help="hub id or folder of a sentence encoder, default: MiniLM")
+    enrich.add_argument("--index", choices=INDEXES, help="default: auto, by the size of the catalogue")
+    enrich.add_argument("--field", metavar="NAME", help="of the column that is added, default: neighbours")
+    enrich.set_defaults(command=_enrich)
 
 
 def _add_run_verbs(verbs: Verbs) -> None:
@@ -251,6 +280,15 @@ def _pretrain(options: argparse.Namespace) -> None:
     print(f"Backbone: {folder}")
     changes = [f"model.backbone={folder}", *(f"{key}=null" for key in replaced_keys(recipe))]
     print("To use it: fivefold fit RECIPE " + " ".join(f"--set {change}" for change in changes) + " --out RUN")
+
+
+def _enrich(options: argparse.Namespace) -> None:
+    from fivefold.pipeline.enrich import enrich_file, render
+
+    names = ("catalogue", "match", "take", "query", "neighbours", "similarity", "backbone", "index", "field")
+    keys = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    print(render(enrich_file(options.data, options.out, keys)))
+    print(f"Table: {options.out}")
 
 
 def _predict(options: argparse.Namespace) -> None:

@@ -8,10 +8,19 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
 
 from fivefold.task import FloatArray, Labels
 
 Built = TypeVar("Built")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Numbers of each row, float32 CSR (rows, figures), that say what its text `field` says in words."""
+
+    values: csr_array
+    field: str
 
 
 @dataclass(frozen=True)
@@ -28,16 +37,24 @@ class Corpus:
         Labels of the rows, or None where there are none.
     weights
         float32 (rows,), how much each row counts in training, or None for all alike.
+    figures
+        Numbers that linear models read instead of a text field, or None.
     """
 
     ids: npt.NDArray[Any]
     fields: Mapping[str, Sequence[str]]
     labels: Labels | None = None
     weights: FloatArray | None = None
+    figures: Figures | None = None
     built: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def worded(self) -> tuple[str, ...]:
+        """The fields that no figures stand for."""
+        return tuple(name for name in self.fields if self.figures is None or name != self.figures.field)
 
     def once(self, key: str, build: Callable[[Mapping[str, Sequence[str]]], Built]) -> Built:
         """What `build` makes of the fields, made once and shared by all folds.
@@ -88,6 +105,11 @@ class Rows:
         if self.corpus.weights is None:
             return np.ones(len(self), dtype=np.float32)
         return self.corpus.weights[self.index]
+
+    @property
+    def figures(self) -> csr_array | None:
+        """float32 CSR (rows, figures); None where the corpus has none."""
+        return None if self.corpus.figures is None else self.corpus.figures.values[self.index]
 
     def texts(self, name: str) -> list[str]:
         """The texts of one field, (rows,)."""

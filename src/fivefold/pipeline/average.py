@@ -87,6 +87,7 @@ def average_run(
     """
     check_choices(way, rank, weights)
     run = Run.load(source)
+    check_unenriched(run)
     folds = adapters_of(run)
     rows = judging_rows(run, data)
     store = Store(Path(out))
@@ -108,6 +109,21 @@ def average_run(
             )
         keep(store, fingerprint, made[best.name], judge, found, weights)
     return found
+
+
+def check_unenriched(run: Run) -> None:
+    """Refuse a run whose folds read what their neighbours give: an average has no fold to look neighbours up for.
+
+    Raises
+    ------
+    RunError
+        If it is one.
+    """
+    if run.recipe.enrichment is not None:
+        raise RunError(
+            f"The folds of {run.folder} read neighbours (enrichment), which an average doesn't find.",
+            next_step="keep the ensemble of the folds, or fit without the section enrichment",
+        )
 
 
 def check_choices(way: str | None, rank: int | None, weights: str | None) -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from fivefold.decisions.mixture import fit_mixture, mix_parts, parts
+from fivefold.pipeline.enrichment import ENRICHMENT
 from fivefold.pipeline.folds import write_json
 from fivefold.pipeline.prepare import Prepared
 from fivefold.pipeline.run import MEMBERS, WEIGHTS, Run
@@ -18,6 +19,9 @@ from fivefold.pipeline.store import Store, read_json, reading
 from fivefold.recipe import dump_recipe
 
 log = logging.getLogger("fivefold")
+
+SHARED = ("data", ENRICHMENT)
+"""Stages of the ensemble that its members have too: with the same folds scores align."""
 
 
 def fit_ensemble(store: Store, prepared: Prepared, fit_member: Callable[[Store, Prepared], None]) -> None:
@@ -45,8 +49,7 @@ def fit_members(store: Store, prepared: Prepared, fit_member: Callable[[Store, P
         own, member = Store(store.folder / MEMBERS / name), member_of(prepared, name)
         with own.held():
             own.begin(member.fingerprint, dump_recipe(member.recipe), member.recipe.seed)
-            if not own.has("data"):
-                share_data(store, own)
+            share_data(store, own)
             fit_member(own, member)
         evaluation = Run.open(own.folder).evaluation
         log.info("  %s: %s %.4f", name, evaluation.metric, evaluation.headline.value)
@@ -60,9 +63,11 @@ def member_of(prepared: Prepared, name: str) -> Prepared:
 
 
 def share_data(store: Store, member: Store) -> None:
-    """Give a member the task, the labels and the folds of the ensemble, so that its scores align with the others'."""
-    with member.stage("data") as folder:
-        shutil.copytree(store.path("data"), folder, dirs_exist_ok=True)
+    """Give a member the ensemble's stages `SHARED` that it doesn't hold yet."""
+    for stage in SHARED:
+        if store.has(stage) and not member.has(stage):
+            with member.stage(stage) as folder:
+                shutil.copytree(store.path(stage), folder, dirs_exist_ok=True)
 
 
 def weigh(store: Store, seed: int) -> None:

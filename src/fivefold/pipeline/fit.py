@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
 import polars as pl
 
 from fivefold.data.columns import counted
 from fivefold.data.compose import Corpus
-from fivefold.data.duplicates import near_duplicate_groups
 from fivefold.data.folds import Folds, given_folds, load_folds, save_folds
-from fivefold.data.groups import merge_groups
 from fivefold.data.labels import labels_frame
 from fivefold.data.split import split
 from fivefold.errors import RecipeError
@@ -25,6 +22,7 @@ from fivefold.models.base import Cost
 from fivefold.models.families import family_class
 from fivefold.pipeline.continuation import beginning
 from fivefold.pipeline.decide import decide
+from fivefold.pipeline.enrichment import corpora, kept_together, write_stage
 from fivefold.pipeline.ensemble import fit_ensemble
 from fivefold.pipeline.folds import expected, fit_folds, gather, total_cost, write_json
 from fivefold.pipeline.inspect import check_frame
@@ -141,6 +139,7 @@ def run_stages(store: Store, prepared: Prepared, at_once: int = 1) -> None:
     if prepared.recipe.ensemble is None:
         fit_model(store, prepared, folds, at_once)
     else:
+        write_stage(store, prepared, folds)
         fit_ensemble(store, prepared, partial(run_stages, at_once=at_once))
     if not store.has("decision"):
         log.info("Deciding on out-of-fold scores")
@@ -152,16 +151,16 @@ def run_stages(store: Store, prepared: Prepared, at_once: int = 1) -> None:
 def fit_model(store: Store, prepared: Prepared, folds: Folds, at_once: int) -> None:
     """The stages "backbone", "folds" and "scores" of a single model."""
     if any(not store.has(f"folds/{fold}") for fold in folds.evaluated):
-        begin = beginning(prepared, folds)
+        begin, read = beginning(prepared, folds), corpora(store, prepared, folds)
         backbone = fit_backbone(store, prepared.recipe, pretraining_texts(prepared))
         make = classifier_maker(prepared.recipe, prepared.task, backbone)
         begun = None if begin is None else partial(begin, make)
         first = make()
-        cost = total_cost(prepared.corpus, folds, first, at_once)
+        cost = total_cost(read(folds.evaluated[0]), folds, first, at_once)
         if at_once > 1:
             del first  # else it is held until all folds are fitted: a backbone that they share stays in memory
         announce(prepared, folds, cost)
-        fit_folds(store, prepared.corpus, folds, make, begun, at_once, cost.shared_seconds > 0)
+        fit_folds(store, read, folds, make, begun, at_once, cost.shared_seconds > 0)
     if not store.has("scores"):
         gather(store, prepared.task, prepared.corpus.ids, folds)
 
@@ -208,10 +207,6 @@ def make_folds(prepared: Prepared) -> Folds:
     if settings.reuse is not None:
         source = Run.open(settings.reuse).store.path("data") / "folds.parquet"
         return load_folds(source, corpus.ids, prepared.always_training)
-    groups: Sequence[Any] | npt.NDArray[Any] | None = prepared.groups
-    if settings.near_duplicates is not None:
-        alike = near_duplicate_groups(joined_texts(corpus), settings.near_duplicates)
-        groups = alike if groups is None else merge_groups(groups, alike)
     if prepared.recipe.data.fold is not None:
         column = prepared.frame[prepared.recipe.data.fold].to_list()
         given = [None if extra else fold for fold, extra in zip(column, prepared.always_training, strict=True)]
@@ -222,15 +217,10 @@ def make_folds(prepared: Prepared) -> Folds:
         count=settings.count,
         method=settings.method,
         seed=prepared.recipe.seed,
-        groups=groups,
+        groups=kept_together(prepared),
         always_training=prepared.always_training,
         only=settings.only,
     )
-
-
-def joined_texts(corpus: Corpus) -> list[str]:
-    """All fields of each row as one text."""
-    return ["\n".join(parts) for parts in zip(*corpus.fields.values(), strict=True)]
 
 
 def announce(prepared: Prepared, folds: Folds, cost: Cost) -> None:

@@ -77,7 +77,7 @@ def duration(seconds: float) -> str:
 
 def fit_folds(
     store: Store,
-    corpus: Corpus,
+    read: Callable[[int], Corpus],
     folds: Folds,
     make: Callable[[], Classifier],
     begun: Callable[[int], Classifier] | None = None,
@@ -88,6 +88,8 @@ def fit_folds(
 
     Parameters
     ----------
+    read
+        All rows as the model of a fold reads them.
     begun
         Makes the classifier of a fold that is to be trained on; None: every fold starts afresh.
     at_once
@@ -96,7 +98,7 @@ def fit_folds(
         Whether what takes long is computed once for all folds: then the first of them goes alone.
     """
     left = [fold for fold in folds.evaluated if not store.has(f"folds/{fold}")]
-    fit_fold = partial(_fit_fold, store, corpus, folds, make, begun)
+    fit_fold = partial(_fit_fold, store, read, folds, make, begun)
     said: set[str] = set()
     done = len(folds.evaluated) - len(left)
     with tqdm(total=len(folds.evaluated), initial=done, desc="folds", unit="fold", disable=None) as bar:
@@ -111,13 +113,14 @@ def fit_folds(
 
 def _fit_fold(
     store: Store,
-    corpus: Corpus,
+    read: Callable[[int], Corpus],
     folds: Folds,
     make: Callable[[], Classifier],
     begun: Callable[[int], Classifier] | None,
     fold: int,
 ) -> tuple[str, ...]:
     """The stage of one fold; returns what there is to say of it."""
+    corpus = read(fold)
     train, held_out = corpus.rows(folds.training(fold)), corpus.rows(folds.held_out(fold))
     with store.scratch(f"folds/{fold}") as scratch, store.stage(f"folds/{fold}") as folder:
         return fit_one(make() if begun is None else begun(fold), folder, train, held_out, make, scratch)

@@ -60,7 +60,7 @@ def predict_file(run: Path, data: Any, out: Path, form: Form) -> int:
     DataError
         If the ending isn't known, or the data lacks a column.
     """
-    write = writer(out)
+    writer(out)
     if isinstance(data, str | Path) and Path(data).resolve() == out.resolve():
         raise DataError(f"{out} is the file to predict.", next_step="write the predictions elsewhere")
     loaded = Run.load(run)
@@ -68,15 +68,29 @@ def predict_file(run: Path, data: Any, out: Path, form: Form) -> int:
     parts = [predict_frame(loaded, scores, form) for scores in loaded.batches(frame)]
     if not parts:
         raise DataError(f"{data} has no rows to predict.")
+    write_table(pl.concat(parts), out)
+    return frame.height
+
+
+def write_table(frame: pl.DataFrame, out: Path) -> None:
+    """Write a table by the ending of `out`, beside it first, so that a reader sees the old file or the new one.
+
+    Raises
+    ------
+    DataError
+        If the ending isn't known.
+    RunError
+        If the file system refuses.
+    """
+    write = writer(out)
     with writing(out.parent):
         out.parent.mkdir(parents=True, exist_ok=True)
         partial = out.with_name(f".{out.name}.partial")
         try:
-            write(pl.concat(parts), partial)
+            write(frame, partial)
             partial.replace(out)
         finally:
             partial.unlink(missing_ok=True)
-    return frame.height
 
 
 def writer(path: Path) -> Callable[[pl.DataFrame, Path], None]:
@@ -89,7 +103,7 @@ def writer(path: Path) -> Callable[[pl.DataFrame, Path], None]:
     """
     if path.suffix.lower() not in WRITERS:
         raise DataError(
-            f"Predictions can't be written as '{path.suffix}'.",
+            f"A table can't be written as '{path.suffix}'.",
             allowed=", ".join(WRITERS),
             got=str(path),
             next_step="choose one of these endings for --out",

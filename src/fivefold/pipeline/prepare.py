@@ -61,6 +61,8 @@ class Prepared:
         Rows to predict at the end, or None.
     unlabelled, test_texts
         Texts of data.unlabelled and data.test for pretraining, where the recipe pretrains on them.
+    catalogue
+        The table of enrichment.catalogue, or None.
     fingerprint
         Digest of recipe and contents; a run continues only with its own.
     """
@@ -74,6 +76,7 @@ class Prepared:
     test: pl.DataFrame | None
     unlabelled: Sequence[str]
     test_texts: Sequence[str]
+    catalogue: pl.DataFrame | None
     fingerprint: str
 
     @property
@@ -101,6 +104,9 @@ def prepare(recipe: Recipe, data: Any = None, test: Any = None) -> Prepared:
     whole, sentences = complete(recipe, raw, unseen)
     for sentence in sentences:
         log.info("  %s", sentence)
+    if whole.enrichment_problems:
+        raise RecipeError("\n".join(whole.enrichment_problems), next_step="mend the section enrichment")
+    catalogue = read_optional(whole.enrichment.catalogue if whole.enrichment else None)
     raw = without_leaks(raw, whole, unseen)
     layout = layout_of(whole, raw)
     frame = normalise(raw.drop(MARK), layout)
@@ -126,10 +132,11 @@ def prepare(recipe: Recipe, data: Any = None, test: Any = None) -> Prepared:
     more, test_texts = unlabelled_texts(whole), texts_of_test(whole, unseen)
     digests = [dump_recipe(whole), content_hash(raw), "" if unseen is None else content_hash(unseen)]
     digests += [digest_of(more)] if more else []
+    digests += [] if catalogue is None else [content_hash(catalogue)]
     digests += [Store(run).description["fingerprint"] for run in begun_runs(whole)]
     fingerprint = hashlib.sha256("\n".join(digests).encode()).hexdigest()
     extra = raw[MARK].to_numpy().astype(bool)
-    return Prepared(whole, task, layout, frame, corpus, extra, unseen, more, test_texts, fingerprint)
+    return Prepared(whole, task, layout, frame, corpus, extra, unseen, more, test_texts, catalogue, fingerprint)
 
 
 def single_recipes(recipe: Recipe) -> list[Recipe]:

@@ -24,6 +24,7 @@ from fivefold.models.base import Classifier
 from fivefold.models.families import maker, scores_of
 from fivefold.models.rules import ruled
 from fivefold.pipeline.decide import OutOfFold, headline_metric, load_evaluation, load_rule
+from fivefold.pipeline.enrichment import ENRICHMENT, Retriever, load_retriever
 from fivefold.pipeline.prepare import read_source
 from fivefold.pipeline.store import Store, read_json, reading
 from fivefold.recipe import Recipe, load_recipe
@@ -82,7 +83,7 @@ class Run:
             If it is no run, isn't finished, or was changed.
         """
         run = Run.open(folder)
-        _ = run.rule, run.models
+        _ = run.rule, run.models, [each.retriever for each in (run, *run.members.values())]
         return run
 
     @property
@@ -137,6 +138,15 @@ class Run:
     def backbone(self) -> Path | None:
         """The backbone that was pretrained within this run, on which adapters stand; None where there is none."""
         return None if self.recipe.pretraining is None else self.store.path(BACKBONE) / MODEL
+
+    @cached_property
+    def retriever(self) -> Retriever | None:
+        """What finds the neighbours of new rows; None for a recipe without a section enrichment."""
+        settings = self.recipe.enrichment
+        if settings is None or self.members:
+            return None
+        labels = read_labels(self.rows, self.task)
+        return load_retriever(self.store.path(ENRICHMENT), settings, labels, self.folds)
 
     def _model(self, model: Classifier, stage: str) -> Classifier:
         folder = self.store.path(stage) / MODEL
@@ -224,9 +234,18 @@ class Run:
     def raw(self, rows: Rows) -> Scores:
         """Scores before calibration: the mean of the folds' probabilities, or the members' mixture of such means."""
         if not self.members:
-            return mean(scores_of(self.models, rows))
+            return mean(self._said_of(rows))
         weights = np.array(list(self.heard.values()))
         return mix([self.members[name].raw(rows) for name in self.heard], weights)
+
+    def _said_of(self, rows: Rows) -> list[Scores]:
+        """What each fold's model says, of rows with neighbours that this model may see."""
+        if self.retriever is None:
+            return scores_of(self.models, rows)
+        read = self.retriever.readings(rows, self.folds.evaluated)
+        if len(read) == 1:
+            return scores_of(self.models, read[0])
+        return [model.score(each) for model, each in zip(self.models, read, strict=True)]
 
     def scores(self, data: Any) -> Scores:
         """Calibrated scores of new rows."""

@@ -3,6 +3,7 @@
     RUN/run.json            format, versions, seed, what it was made from
     RUN/recipe.yaml         the recipe with every default written out
     RUN/data/               task, labels and folds of the rows, data check
+    RUN/enrichment/         with enrichment: index of what can be found, what it gives, neighbours of every row
     RUN/backbone/           with pretraining: the backbone that every fold starts from, and its perplexity
     RUN/folds/K/            model of fold K and its scores of the held-out rows
     RUN/members/NAME/       of an ensemble, instead of folds: the run of each member
@@ -43,7 +44,10 @@ FORMAT = 1
 
 MANIFEST = "manifest.json"
 
-STAGES = ("data", "backbone", "folds", "members", "ensemble", "average", "scores", "decision", "predictions")
+GIVES_WAY = ("data", "enrichment")
+"""Stages before anything is fitted, which a run of something else replaces."""
+
+STAGES = (*GIVES_WAY, "backbone", "folds", "members", "ensemble", "average", "scores", "decision", "predictions")
 """Folders that belong to one fingerprint; even one of them left over is never continued by another."""
 
 LOCK = ".lock"
@@ -64,6 +68,7 @@ PACKAGES = (
     "transformers",
     "tokenizers",
     "accelerate",
+    "faiss-cpu",
 )
 
 
@@ -130,7 +135,7 @@ class Store:
     def begin(self, fingerprint: str, recipe: str, seed: int) -> None:
         """Start a run in the held folder, or continue the one that has this fingerprint.
 
-        A run that got no further than its data, as when its backbone couldn't be loaded, gives way to another.
+        A run that got no further than `GIVES_WAY`, as when its backbone couldn't be loaded, gives way to another.
 
         Raises
         ------
@@ -158,8 +163,9 @@ class Store:
             If the folder holds something else.
         """
         left = [stage for stage in STAGES if (self.folder / stage).exists()]
-        if left == ["data"] and self.description["fingerprint"] != fingerprint:
-            shutil.rmtree(self.folder / "data")
+        if left and set(left) <= set(GIVES_WAY) and self.description["fingerprint"] != fingerprint:
+            for stage in left:
+                shutil.rmtree(self.folder / stage)
         elif left:
             self._check_same(fingerprint)
             return False

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from fivefold.recipe.enrichment import EnrichmentSettings
 from fivefold.recipe.ensemble import READERS, EnsembleSettings, MemberSettings, member_sections, reads
 from fivefold.recipe.models import LinearSettings, ModelSettings
 from fivefold.recipe.section import Settings
@@ -192,6 +193,7 @@ class Recipe(Settings):
     data: DataSettings = DataSettings()
     task: TaskSettings = TaskSettings()
     folds: FoldSettings = FoldSettings()
+    enrichment: EnrichmentSettings | None = Field(None, description="none: rows are read as they are")
     model: ModelSettings = LinearSettings()
     objective: ObjectiveSettings = ObjectiveSettings()
     training: TrainingSettings | None = Field(None, description="none: defaults; linear models have no such section")
@@ -324,6 +326,22 @@ class Recipe(Settings):
         ]
         if shared:
             raise ValueError(f"{'; '.join(shared)}: a label has no other role; take it out of one of them")
+        return self
+
+    @property
+    def enrichment_problems(self) -> list[str]:
+        """What the section `enrichment` asks of data and task that they don't allow, a sentence each."""
+        if self.enrichment is None:
+            return []
+        data, swap = self.data, self.task.swap
+        swapped = [name for pair in (swap.fields if swap else ()) for name in pair]
+        roles = [name for name in (data.id, data.group, data.weight, data.fold) if name is not None]
+        return self.enrichment.problems(data.text, self.task.named, swapped, roles)
+
+    @model_validator(mode="after")
+    def _enrichment_allowed(self) -> Recipe:
+        if problems := self.enrichment_problems:
+            raise ValueError("; ".join(problems))
         return self
 
     @model_validator(mode="after")

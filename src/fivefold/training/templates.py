@@ -5,6 +5,7 @@ from __future__ import annotations
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -122,13 +123,19 @@ def learn_template(tokenizer: PreTrainedTokenizerBase) -> Template:
     RecipeError
         If the tokenizer runs in Python only, or can't read a letter.
     """
-    probe = tokenizers.Tokenizer.from_str(backend(tokenizer).to_str())
+    typed = "token_type_ids" in tokenizer.model_input_names
+    return _learnt(backend(tokenizer).to_str(), tokenizer.name_or_path, typed)
+
+
+@lru_cache(maxsize=4)
+def _learnt(serialised: str, name: str, typed: bool) -> Template:
+    probe = tokenizers.Tokenizer.from_str(serialised)
     probe.no_truncation()
     probe.no_padding()
     single, pair = probe.encode("a"), probe.encode("a", "b")
     if 0 not in single.sequence_ids or 1 not in pair.sequence_ids:
         raise RecipeError(
-            f"The tokenizer of '{tokenizer.name_or_path}' makes no tokens of letters.",
+            f"The tokenizer of '{name}' makes no tokens of letters.",
             next_step="name a tokenizer with an unknown token or a whole alphabet",
         )
     first, last = _bounds(single, 0)
@@ -137,7 +144,7 @@ def learn_template(tokenizer: PreTrainedTokenizerBase) -> Template:
         tuple(single.ids[:first]),
         tuple(middle or probe.encode("\n", add_special_tokens=False).ids),
         tuple(single.ids[last:]),
-        pair.type_ids[_bounds(pair, 1)[0]] if "token_type_ids" in tokenizer.model_input_names else 0,
+        pair.type_ids[_bounds(pair, 1)[0]] if typed else 0,
     )
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,10 +124,16 @@ def plain_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
     RecipeError
         If the tokenizer runs in Python only.
     """
-    plain = json.loads(backend(tokenizer).to_str())
+    return _plain(backend(tokenizer).to_str(), tuple(tokenizer.all_special_tokens))
+
+
+@lru_cache(maxsize=4)
+def _plain(serialised: str, special_tokens: tuple[str, ...]) -> str:
+    """`plain_tokenizer`, kept: for a single text it takes several times as long as all the rest."""
+    plain = json.loads(serialised)
     marked = {token["content"] for token in plain["added_tokens"] if token["special"]}
     # A single character stays: where "!" serves as padding, texts still need it.
-    special = {name for name in marked | set(tokenizer.all_special_tokens) if len(name) > 1}
+    special = {name for name in marked | set(special_tokens) if len(name) > 1}
     held = special & _pieces(plain["model"])
     _rename(plain["model"], {name: f"{UNTYPEABLE}{name}" for name in held})
     plain["added_tokens"] = [
@@ -176,8 +183,7 @@ def _rename(model: dict[str, Any], names: Mapping[str, str]) -> None:
 
 
 def _encoded(texts: Sequence[str], plain: str) -> Tokens:
-    runner = tokenizers.Tokenizer.from_str(plain)
-    runner.encode_special_tokens = True
+    runner = _runner(plain)
     ids: list[IntArray] = [np.zeros(0, dtype=np.int32)]
     lengths: list[int] = []
     for block in _blocks(texts):
@@ -185,6 +191,13 @@ def _encoded(texts: Sequence[str], plain: str) -> Tokens:
         lengths += map(len, rows)
         ids.append(np.fromiter(chain.from_iterable(rows), dtype=np.int32))
     return Tokens(np.concatenate(ids), starts_of(np.array(lengths, dtype=np.int64)))
+
+
+@lru_cache(maxsize=4)
+def _runner(plain: str) -> tokenizers.Tokenizer:
+    runner = tokenizers.Tokenizer.from_str(plain)
+    runner.encode_special_tokens = True
+    return runner
 
 
 def _blocks(texts: Sequence[str]) -> Iterator[list[str]]:

@@ -104,7 +104,7 @@ class LinearClassifier:
     def cost(self, train: Rows) -> Cost:
         """From the length of the texts: n-grams are counted once, each pass visits them for 16 logits at a time."""
         corpus = train.corpus
-        characters = sum(len(text) for texts in corpus.fields.values() for text in texts)
+        characters = sum(len(text) for name in corpus.worded for text in corpus.fields[name])
         entries = characters * ENTRIES_PER_CHARACTER * len(train) / len(corpus)
         if self.task.swap is not None:  # the features of both sides and their difference
             entries *= 4 if self.both_orders else 2
@@ -171,7 +171,7 @@ class LinearClassifier:
     def _ngram_names(self, rows: Rows, columns: set[int]) -> dict[int, str]:
         """The string of each feature, read back from the training texts."""
         assert self.features.tfidf is not None
-        fields = {name: rows.texts(name) for name in rows.corpus.fields}
+        fields = {name: rows.texts(name) for name in rows.corpus.worded}
         texts = stacked(documents(fields, self.task.swap))
         names: dict[int, str] = {}
         start = 0

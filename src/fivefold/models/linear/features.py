@@ -19,6 +19,10 @@ from fivefold.task import FloatArray, Swap
 
 Fields = Mapping[str, Sequence[str]]
 
+FIGURES = 0.5
+"""How much the figures of rows count beside TF-IDF rows of length one. Of products' votes, 1 won less and 3 lost
+(LOG.md)."""
+
 
 @dataclass
 class Features:
@@ -26,7 +30,8 @@ class Features:
 
     Without a swap the text fields are joined into one document. With one, a row has up to three
     documents of a shared vocabulary: side A, side B, and the fields that don't trade places; its
-    features are those of each, the difference A - B, and `pair_statistics` of its fields.
+    features are those of each, the difference A - B, and `pair_statistics` of its fields. Figures of the rows
+    stand beside the n-grams, and the field that they stand for isn't counted.
 
     Parameters
     ----------
@@ -57,15 +62,15 @@ class Features:
     def transform(self, rows: Rows) -> csr_array:
         """float32 CSR (rows, features)."""
         if self.standard is None:
-            return self._weighted(rows)[0]
+            return beside(self._weighted(rows)[0], rows)
         first, second, *shared = self._weighted(rows)
-        return _pair(first, second, shared, self.standard(self._statistics(rows)[0]))
+        return beside(_pair(first, second, shared, self.standard(self._statistics(rows)[0])), rows)
 
     def transform_swapped(self, rows: Rows) -> csr_array:
         """The features of pairs with their sides exchanged."""
         assert self.standard is not None
         first, second, *shared = self._weighted(rows)
-        return _pair(second, first, shared, self.standard(self._statistics(rows)[1]))
+        return beside(_pair(second, first, shared, self.standard(self._statistics(rows)[1])), rows)
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """What was learnt as arrays, for safetensors."""
@@ -93,7 +98,7 @@ class Features:
         if rows.corpus is self.counted:
             counts = self._shared_counts(rows.corpus)
             return [transform(self.tfidf, counts, place) for place in self._positions(rows, counts)]
-        fields = {name: rows.texts(name) for name in rows.corpus.fields}
+        fields = {name: rows.texts(name) for name in rows.corpus.worded}
         texts = documents(fields, self.swap)
         counts = count_known_ngrams(stacked(texts), self.blocks, self.tfidf.vocabularies, threads=threads())
         size = len(rows)
@@ -104,7 +109,10 @@ class Features:
         return corpus.once(
             key,
             lambda fields: count_ngrams(
-                stacked(documents(fields, self.swap)), self.blocks, min_df=self.settings.min_df, threads=threads()
+                stacked(documents({name: fields[name] for name in corpus.worded}, self.swap)),
+                self.blocks,
+                min_df=self.settings.min_df,
+                threads=threads(),
             ),
         )
 
@@ -116,6 +124,13 @@ class Features:
 
 def _pair(first: csr_array, second: csr_array, shared: list[csr_array], statistics: csr_array) -> csr_array:
     return csr_array(hstack([first, second, first - second, *shared, statistics], format="csr", dtype=np.float32))
+
+
+def beside(features: csr_array, rows: Rows) -> csr_array:
+    """The features, and the rows' figures behind them if there are any; CSR (rows, both)."""
+    if rows.figures is None:
+        return features
+    return csr_array(hstack([features, rows.figures * np.float32(FIGURES)], format="csr", dtype=np.float32))
 
 
 def documents(fields: Fields, swap: Swap | None) -> list[list[str]]:

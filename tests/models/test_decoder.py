@@ -13,7 +13,7 @@ import pytest
 import torch
 from peft import PeftModel
 from tests.models.test_invariance import assert_rows_stand_alone
-from tests.models.tiny import EMOTIONS
+from tests.models.tiny import EMOTIONS, unfitted
 from tests.models.tiny_decoders import DECODERS, bytes_tokenizer, save_decoder, write_gguf
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
@@ -27,7 +27,6 @@ from fivefold.models.backbones.adapters import Adapter, attach, redraw, row_norm
 from fivefold.models.backbones.backbone import Origin, load_causal_lm, load_decoder, load_tokenizer, save_backbone
 from fivefold.models.backbones.places import Place, resolve
 from fivefold.models.decoder.classifier import DecoderClassifier
-from fivefold.models.families import maker
 from fivefold.models.pooled.net import PooledNet
 from fivefold.pipeline.fit import fit_unpublished
 from fivefold.pipeline.run import Run
@@ -67,14 +66,7 @@ def tweets(rows: int = 48) -> tuple[Task, Corpus]:
 def made(task: Task, backbone: Path, training: dict[str, Any] | None = None, **model: Any) -> DecoderClassifier:
     quick = {"epochs": 1, "learning_rate": 3e-3, "batch_size": 16}
     section = {"family": "decoder", "backbone": str(backbone), **model}
-    recipe = build_recipe({"model": section, "training": quick | (training or {})})
-    assert recipe.training is not None
-    settings = recipe.model.model_dump(exclude={"family"}) | {
-        "metric": "f1_macro",
-        "objective": recipe.objective.model_dump(),
-        "training": recipe.training.model_dump(),
-    }
-    classifier = maker(task, "decoder", 7, settings)()
+    classifier = unfitted(task, model=section, training=quick | (training or {}))
     assert isinstance(classifier, DecoderClassifier)
     return classifier
 

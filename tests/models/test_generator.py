@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 import torch
 from peft import PeftModel
+from tests.models.tiny import unfitted
 from tests.models.tiny_decoders import DECODERS, bytes_tokenizer
 from transformers import AutoModelForCausalLM
 
@@ -17,7 +18,6 @@ from fivefold.data.corpus import build_corpus
 from fivefold.data.demo import demo
 from fivefold.data.labels import learn_task
 from fivefold.errors import RecipeError
-from fivefold.models.families import maker
 from fivefold.models.generator.classifier import GeneratorClassifier
 from fivefold.models.generator.net import WriterNet
 from fivefold.models.generator.prompts import format_of
@@ -64,14 +64,7 @@ def goods(rows: int = 40, swap: Swap | None = None) -> tuple[Task, Corpus]:
 def made(task: Task, backbone: Path, training: dict[str, Any] | None = None, **model: Any) -> GeneratorClassifier:
     quick = {"epochs": 1, "learning_rate": 3e-3, "batch_size": 8}
     section = {"family": "generator", "backbone": str(backbone), **model}
-    recipe = build_recipe({"model": section, "training": quick | (training or {})})
-    assert recipe.training is not None
-    settings = recipe.model.model_dump(exclude={"family"}) | {
-        "metric": "f1_macro",
-        "objective": recipe.objective.model_dump(),
-        "training": recipe.training.model_dump(),
-    }
-    classifier = maker(task, "generator", 7, settings)()
+    classifier = unfitted(task, model=section, training=quick | (training or {}))
     assert isinstance(classifier, GeneratorClassifier)
     return classifier
 

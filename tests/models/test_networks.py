@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from tests.models.tiny import EMOTIONS, TINY
+from tests.models.tiny import EMOTIONS, TINY, unfitted
 
 from fivefold.data.compose import Corpus
 from fivefold.data.corpus import build_corpus
@@ -17,9 +17,7 @@ from fivefold.data.demo import demo
 from fivefold.data.labels import learn_task
 from fivefold.errors import FivefoldError, RecipeError
 from fivefold.models.base import Classifier, Cost
-from fivefold.models.families import maker
 from fivefold.models.networks.material import Activations
-from fivefold.recipe import build_recipe
 from fivefold.task import Swap, Task
 from fivefold.training.precision import SCORING_TOKENS
 
@@ -34,14 +32,8 @@ def tweets(rows: int = 160) -> tuple[Task, Corpus]:
 
 def made(task: Task, model: dict[str, Any], training: dict[str, Any] | None = None, **objective: Any) -> Classifier:
     quick = {"epochs": 2, "learning_rate": 3e-3, "batch_size": 16}
-    recipe = build_recipe({"model": model, "training": quick | (training or {}), "objective": objective})
-    assert recipe.training is not None
-    settings = recipe.model.model_dump(exclude={"family"}) | {
-        "metric": "f1_macro" if task.swap is None else "log_loss",
-        "objective": recipe.objective.model_dump(),
-        "training": recipe.training.model_dump(),
-    }
-    return maker(task, recipe.model.family, 7, settings)()
+    metric = "f1_macro" if task.swap is None else "log_loss"
+    return unfitted(task, metric, model=model, training=quick | (training or {}), objective=objective)
 
 
 def encoder(tokenizer: Path, **model: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 import torch
 from peft import PeftModel
-from tests.models.tiny import TINY
+from tests.models.tiny import TINY, unfitted
 from tests.models.tiny_decoders import save_decoder
 from transformers import AutoModelForSequenceClassification
 
@@ -18,7 +18,6 @@ from fivefold.data.compose import Corpus
 from fivefold.data.corpus import build_corpus
 from fivefold.data.labels import learn_task
 from fivefold.errors import RecipeError
-from fivefold.models.families import maker
 from fivefold.models.networks.material import Activations
 from fivefold.models.pooled.classifier import PooledClassifier
 from fivefold.pipeline.prepare import prepare
@@ -59,14 +58,7 @@ def turned(corpus: Corpus) -> Corpus:
 
 def made(task: Task, model: dict[str, Any], **training: Any) -> PooledClassifier:
     quick = {"epochs": 6, "learning_rate": 1e-2, "batch_size": 16, "validation": "held_out"}
-    recipe = build_recipe({"model": {"head": "reward"} | model, "training": quick | training})
-    assert recipe.training is not None
-    settings = recipe.model.model_dump(exclude={"family"}) | {
-        "metric": "log_loss",
-        "objective": recipe.objective.model_dump(),
-        "training": recipe.training.model_dump(),
-    }
-    classifier = maker(task, recipe.model.family, 7, settings)()
+    classifier = unfitted(task, "log_loss", model={"head": "reward"} | model, training=quick | training)
     assert isinstance(classifier, PooledClassifier)
     return classifier
 

@@ -1,11 +1,18 @@
-"""What tests of networks share: a small WordPiece tokenizer, a tiny encoder and the labels of the demo tweets."""
+"""What tests of networks share: a small WordPiece tokenizer, a tiny encoder, the labels of the demo tweets, and
+classifiers as recipes make them."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from fivefold.data.demo import demo
+from fivefold.models.base import Classifier
+from fivefold.models.families import maker
+from fivefold.recipe import build_recipe
+from fivefold.task import Task
 
 EMOTIONS = tuple(column for column in demo("tweets", 40).columns if column not in {"id", "text"})
 
@@ -40,3 +47,15 @@ def word_pieces(words: int = 400) -> PreTrainedTokenizerFast:
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", cls), ("[SEP]", sep)]
     )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL)
+
+
+def unfitted(task: Task, metric: str = "f1_macro", **sections: Any) -> Classifier:
+    """The classifier of a recipe with these sections."""
+    recipe = build_recipe(sections)
+    assert recipe.training is not None
+    settings = recipe.model.model_dump(exclude={"family"}) | {
+        "metric": metric,
+        "objective": recipe.objective.model_dump(),
+        "training": recipe.training.model_dump(),
+    }
+    return maker(task, recipe.model.family, 7, settings)()

@@ -18,6 +18,7 @@ from fivefold.data.corpus import build_corpus
 from fivefold.data.demo import demo
 from fivefold.data.labels import learn_task
 from fivefold.errors import RecipeError
+from fivefold.models.families import scores_of
 from fivefold.models.generator.classifier import GeneratorClassifier
 from fivefold.models.generator.net import WriterNet
 from fivefold.models.generator.prompts import format_of
@@ -128,6 +129,36 @@ def test_untrained_it_answers_and_keeps_only_a_name(folders: dict[str, Path], tm
     again = made(task, folders["llama"], {"epochs": 0})
     again.load(tmp_path)
     np.testing.assert_array_equal(again.score(corpus.rows()).logits, expected)
+    asked.net = None
+    both = scores_of([again, asked], corpus.rows())
+    np.testing.assert_array_equal([each.logits for each in both], [expected, expected])
+
+
+def test_what_is_said_of_silence_is_taken_off(folders: dict[str, Path]) -> None:
+    task, corpus = goods(12)
+    plain, honest = (made(task, folders["llama"], {"epochs": 0}, contextual=each) for each in (False, True))
+    for each in (plain, honest):
+        each.fit(corpus.rows(), None)
+    silence = build_corpus(pl.DataFrame({"title": [""]}), text=["title"]).rows()
+    difference = plain.score(corpus.rows()).logits - plain.score(silence).logits
+    found = honest.score(corpus.rows()).logits
+    place = task.slices["good"].start
+    np.testing.assert_allclose(found[:, place], difference[:, place], atol=1e-5)
+    block = task.slices["module"]
+    total = np.log(np.exp(difference[:, block]).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(found[:, block], difference[:, block] - total, atol=1e-5)
+    np.testing.assert_allclose(honest.score(silence).logits[:, place], 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("weights", ["auto", "nf4", "int8"])
+def test_untrained_it_may_be_quantised(weights: str, folders: dict[str, Path]) -> None:
+    task, corpus = goods(12)
+    asked = made(task, folders["llama"], {"epochs": 0}, unfrozen_layers=0, weights=weights)
+    cost = asked.cost(corpus.rows(np.arange(8)))
+    assert cost.trained == 0
+    assert cost.seconds > 0
+    asked.fit(corpus.rows(), None)
+    assert np.isfinite(asked.score(corpus.rows()).logits).all()
 
 
 @pytest.mark.parametrize("name", DECODERS)
@@ -217,6 +248,7 @@ def test_a_run_predicts_and_pairs_swap(folders: dict[str, Path], tmp_path: Path)
         ({"model": {"question": "Which?"}}, r"\{name\}"),
         ({"objective": {"binary": "focal"}}, "objective.binary"),
         ({"training": {"epochs": 0}, "model": {"adapter": {}}}, "trains no model.adapter"),
+        ({"model": {"unfrozen_layers": 0}}, "training.epochs: 0"),
         ({"training": {"epochs": 0}, "model": {"family": "decoder"}}, "only model.family 'generator'"),
         ({"model": {"write": "list", "yes": "Sure"}}, "yes"),
         ({"model": {"chat": "no", "system": "Be brief."}}, "system"),

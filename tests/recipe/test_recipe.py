@@ -79,7 +79,7 @@ SWAP = {"fields": [["a", "b"]], "target": "w", "classes": {"a": "b"}}
         ({"model": 5}, "model: should be a section, with keys such as family and solver. Got 5"),
         (
             {"model": {"family": "encodr"}},
-            "model.family: should be one of 'linear', 'feedforward', 'encoder', 'decoder'. Got 'encodr'",
+            "model.family: should be one of 'linear', 'feedforward', 'encoder', 'decoder', 'generator'. Got 'encodr'",
         ),
         ({"model": {**ENCODER, "poolng": "cls"}}, "model.poolng: no such key; did you mean 'pooling'"),
         ({"model": {**ENCODER, "C": 2}}, "model.C: no such key; allowed: family, backbone"),

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from fivefold.recipe.backbones import WeightSettings
 
-LIST_KEYS = ("questions", "yes", "no", "choices", "normalise", "loss")
+LIST_KEYS = ("questions", "yes", "no", "choices", "normalise", "contextual", "loss")
 
 
 class GeneratorSettings(WeightSettings):
@@ -42,6 +42,10 @@ class GeneratorSettings(WeightSettings):
         "branches",
         description="an answer's tokens are weighed against the other answers' tokens in their place; against all "
         "of the vocabulary; or so, and by their mean",
+    )
+    contextual: bool = Field(
+        False,
+        description="divide what is said of a text by what is said of an empty one, a bias of the question",
     )
     loss: Literal["tokens", "scores"] = Field(
         "tokens",

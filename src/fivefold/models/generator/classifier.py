@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +30,7 @@ from fivefold.models.networks.material import Positions, Sequences
 from fivefold.models.networks.network import Columns, Network, read_both_ways, truncation_remarks, weights_of
 from fivefold.models.networks.reading import Reading
 from fivefold.models.networks.supervised import Supervised, on_device
+from fivefold.scores import Scores, id_array, normalised
 from fivefold.task import Labels, Task
 from fivefold.training.inputs import Inputs
 from fivefold.training.precision import choose_precision, default_device
@@ -109,6 +110,7 @@ class GeneratorClassifier(Network):
         weights: str,
         adapter: Mapping[str, Any] | None,
         normalise: Normalise,
+        contextual: bool,
         loss: str,
         write: Any,
         question: str,
@@ -122,24 +124,25 @@ class GeneratorClassifier(Network):
         super().__init__(task, **common)
         self.adapter = None if adapter is None else Adapter(**adapter)
         self.origin = Origin(backbone, architecture, trust_remote_code, dropout, attention_dropout)
-        self.origin = replace(self.origin, weights=self._held(weights, unfrozen_layers))
+        self.origin = replace(self.origin, weights=self._held(weights))
         self.tokenizer_name = tokenizer or backbone
         self.template, self.chat, self.system = template, chat, system
         self.reading = Reading(
             "joined", max_tokens, truncation, head_share, dict(field_tokens), None, template, dict(field_words)
         )
         self.unfrozen_layers, self.normalise, self.loss = unfrozen_layers, normalise, loss
+        self.contextual = contextual
         self.writing = Writing(write, question, dict(questions), yes, no, choices, dict(answers))
         self.writing.check(task)
         self.net: Any = None
         self.home: Resident | None = None
         self.backbone_remarks: tuple[str, ...] = ()
 
-    def _held(self, weights: str, unfrozen_layers: int | None) -> Weights:
+    def _held(self, weights: str) -> Weights:
         """How the backbone is held: in full where it is trained itself, else as the device computes."""
         if weights != "auto":
             return weights  # type: ignore[return-value]
-        if self.adapter is None and unfrozen_layers != 0 and self.training["epochs"]:
+        if self.adapter is None and self.training["epochs"]:
             return "fp32"
         return choose_precision(self.training["precision"], default_device())
 
@@ -187,7 +190,8 @@ class GeneratorClassifier(Network):
         if self.adapter is None:
             loaded = load_writer(self.origin, self.tokenizer, seed=seed)
             self.backbone_remarks = loaded.remarks
-            return WriterNet(loaded, self.script, self.unfrozen_layers)
+            net = WriterNet(loaded, self.script, self.unfrozen_layers)
+            return net if self._trains else net.requires_grad_(False)
         self.home = home = resident(self.origin, self.tokenizer, seed=seed, trained=trained, load=load_writer)
         self.backbone_remarks = home.loaded.remarks
         name = TRAINED if trained else home.free_name()
@@ -215,6 +219,25 @@ class GeneratorClassifier(Network):
             return super().fit(train, valid, scratch)
         self.begin(train.labels).eval()
         return History({"rows": float(len(train)), "steps": 0.0}, self.remarks(train.corpus))
+
+    def score(self, rows: Rows) -> Scores:
+        """Logits of `rows`, less those of an empty text where that is asked for.
+
+        Contextual calibration is Zhao et al. 2021 (arXiv 2102.09690), section 5, with an empty text for the input.
+        """
+        found = super().score(rows)
+        if not self.contextual:
+            return found
+        silence = Corpus(id_array(["silence"]), {name: [""] for name in rows.corpus.fields})
+        biases = super().score(silence.rows()).logits
+        return Scores(self.task, found.ids, normalised(self.task, found.logits - biases))
+
+    @staticmethod
+    def score_together(models: Sequence[Any], rows: Rows) -> list[Scores] | None:
+        """Models of which nothing was trained are one and the same, and are asked once; None for others."""
+        if any(model._trains for model in models):
+            return None
+        return [models[0].score(rows)] * len(models)
 
     def supervised(self, *common: Any, **named: Any) -> Supervised:
         """Rows whose right answers are dictated, or whose scores have the recipe's objective."""
@@ -258,4 +281,4 @@ class GeneratorClassifier(Network):
 
     @property
     def _trains(self) -> bool:
-        return bool(self.training["epochs"]) and self.unfrozen_layers != 0
+        return bool(self.training["epochs"])

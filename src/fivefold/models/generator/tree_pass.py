@@ -15,7 +15,7 @@ from fivefold.models.backbones.passes import Passes
 from fivefold.models.backbones.passes import Sequences as Padded
 from fivefold.models.generator.answers import Answers, Positions
 
-TREES = frozenset({"gemma", "gemma2", "gemma3_text", "llama", "mistral", "qwen2", "qwen3"})
+TREES = frozenset({"gemma2", "gemma3_text", "llama", "mistral", "qwen2", "qwen3"})
 """Architectures whose attention takes any mask, and whose positions are what they are told."""
 
 

@@ -271,7 +271,8 @@ class Network(ABC):
         """Seconds of an epoch, and those of a token in scoring, where passes run side by side."""
         device = default_device()
         checkpoint_gradients(net, self.training["gradient_checkpointing"])
-        epoch = epoch_seconds(trainee, trainee.batches, self._precision(device), device)
+        learns = bool(self.training["epochs"])
+        epoch = epoch_seconds(trainee, trainee.batches, self._precision(device), device) if learns else 0.0
         tokens = material.lengths * material.counts
         rows = np.random.default_rng(self.seed).permutation(material.rows)
         enough = SCORED_PASSES * torch.get_num_threads() * self.scoring_tokens
@@ -293,8 +294,8 @@ class Network(ABC):
         return scored * (2 if self._swapped("scoring") else 1)
 
     def _activations(self, net: nn.Module, trainee: Supervised) -> float:
-        """Bytes of the longest pass, whose rows R-Drop takes twice; 0 where the trunk is frozen."""
-        if self.frozen:
+        """Bytes of the longest pass, whose rows R-Drop takes twice; 0 where nothing of the trunk learns."""
+        if self.frozen or not self.training["epochs"]:
             return 0.0
         longest = max(trainee.batches.tokens(part) for step in trainee.steps(0) for part in step)
         return activation_bytes(

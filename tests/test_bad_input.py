@@ -407,7 +407,7 @@ def test_a_changed_artefact_with_a_manifest_that_agrees(name: str, run: Path, br
     content = (broken / name).read_bytes()
     write(broken / name, content[: len(content) // 2])
     sign(stage_of(broken, name))
-    refused(*command_of(name, run, broken))
+    assert refused(*command_of(name, run, broken))
 
 
 @pytest.mark.parametrize(
@@ -429,7 +429,7 @@ def test_a_damaged_run_does_not_predict(
     damage: Callable[[Path], object], run: Path, broken: Path, refused: Refuse
 ) -> None:
     damage(broken)
-    refused("predict", broken, run.parent / "data.csv", "--out", broken.parent / "p.csv")
+    assert refused("predict", broken, run.parent / "data.csv", "--out", broken.parent / "p.csv")
 
 
 def edit(path: Path, old: str, new: str) -> None:

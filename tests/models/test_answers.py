@@ -224,6 +224,7 @@ def test_letters_stand_for_listed_classes() -> None:
         ({"write": "path"}, Task((Binary("joy"),)), "has none"),
         ({"questions": {"fear": "?"}}, TASK, "model.questions"),
         ({"answers": {"group=beer": "?"}}, TASK, "model.answers"),
+        ({"answers": {"joy": "happy"}}, TASK, "model.answers"),
         ({"choices": "letters"}, Task((Categorical("n", tuple(map(str, range(27)))),)), "26 classes at most"),
     ],
 )

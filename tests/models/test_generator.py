@@ -247,6 +247,7 @@ def test_a_run_predicts_and_pairs_swap(folders: dict[str, Path], tmp_path: Path)
     [
         ({"model": {"question": "Which?"}}, r"\{name\}"),
         ({"objective": {"binary": "focal"}}, "objective.binary"),
+        ({"pretraining": {"training": {"epochs": 0}}, "model": {"family": "encoder"}}, "pretraining.training.epochs"),
         ({"training": {"epochs": 0}, "model": {"adapter": {}}}, "trains no model.adapter"),
         ({"model": {"unfrozen_layers": 0}}, "training.epochs: 0"),
         ({"training": {"epochs": 0}, "model": {"family": "decoder"}}, "only model.family 'generator'"),

@@ -37,7 +37,7 @@ class GeneratorSettings(WeightSettings):
     choices: Literal["names", "letters"] = Field(
         "names", description="a class is answered by its name, or by a letter that the question lists it with"
     )
-    answers: dict[str, str] = Field({}, description="logit (target=class): words that stand for the class's name")
+    answers: dict[str, str] = Field({}, description="class (target=class) or label of a list: words for its name")
     normalise: Literal["branches", "sequence", "length"] = Field(
         "branches",
         description="an answer's tokens are weighed against the other answers' tokens in their place; against all "

@@ -73,9 +73,7 @@ Warmup = Annotated[Annotated[float, Field(ge=0, lt=1)] | str, AfterValidator(_wa
 class OptimiserSettings(Settings):
     """How weights are learnt: what fine-tuning and pretraining share."""
 
-    epochs: float = Field(
-        3.0, ge=0, le=10_000, description="passes over the training rows; 0: a generator answers as it is"
-    )
+    epochs: float = Field(3.0, gt=0, le=10_000, description="passes over the training rows")
     batch_size: int = Field(32, ge=1, le=1_000_000, description="rows of an optimiser step")
     tokens_per_pass: int | None = Field(
         None,
@@ -109,6 +107,9 @@ class OptimiserSettings(Settings):
 class TrainingSettings(OptimiserSettings):
     """How a network is fine-tuned."""
 
+    epochs: float = Field(
+        3.0, ge=0, le=10_000, description="passes over the training rows; 0: a generator answers as it is"
+    )
     head_learning_rate: float | None = Field(None, gt=0, le=10, description="of the head; none: learning_rate")
     layer_decay: float = Field(1.0, gt=0, le=1, description="learning rate of a layer as a share of the one above it")
     ema: float | None = Field(

@@ -127,6 +127,11 @@ def plain_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
     return _plain(backend(tokenizer).to_str(), tuple(tokenizer.all_special_tokens))
 
 
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What tells tokenizers apart wherever they lie, in hex."""
+    return hashlib.sha256(plain_tokenizer(tokenizer).encode()).hexdigest()
+
+
 @lru_cache(maxsize=4)
 def _plain(serialised: str, special_tokens: tuple[str, ...]) -> str:
     """`plain_tokenizer`, kept: for a single text it takes several times as long as all the rest."""

@@ -20,6 +20,7 @@ ROOT = -1
 """The parent of what stands right behind the prompt."""
 
 GIVEN = -1
+"""The owner of a question's words."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from fivefold.errors import RecipeError
 from fivefold.models.backbones.adapters import Adapter
 from fivefold.models.backbones.architectures import PositionLimit, position_limit
 from fivefold.models.backbones.backbone import Origin, Weights, load_config, load_tokenizer, load_writer, save_backbone
-from fivefold.models.backbones.resident import TRAINED, Resident, resident
+from fivefold.models.backbones.resident import TRAINED, resident
 from fivefold.models.base import History
 from fivefold.models.generator.asking import Asking, Normalise
 from fivefold.models.generator.choices import moved
@@ -34,7 +33,7 @@ from fivefold.scores import Scores, id_array, normalised
 from fivefold.task import Labels, Task
 from fivefold.training.inputs import Inputs
 from fivefold.training.precision import choose_precision, default_device
-from fivefold.training.tokens import plain_tokenizer, tokenise
+from fivefold.training.tokens import tokenise, tokenizer_digest
 
 SOURCE = "source.json"
 """Names the backbone of a model of which nothing was trained."""
@@ -135,7 +134,6 @@ class GeneratorClassifier(Network):
         self.writing = Writing(write, question, dict(questions), yes, no, choices, dict(answers))
         self.writing.check(task)
         self.net: Any = None
-        self.home: Resident | None = None
         self.backbone_remarks: tuple[str, ...] = ()
 
     def _held(self, weights: str) -> Weights:
@@ -173,8 +171,9 @@ class GeneratorClassifier(Network):
         """The prompts of all rows."""
         shown = format_of(self.tokenizer, list(corpus.fields), self.template, self.chat, self.system)
         reading = replace(self.reading, template=shown.template)
-        digest = hashlib.sha256(plain_tokenizer(self.tokenizer).encode()).hexdigest()
-        inputs = corpus.once(f"generator:{digest}:{reading}", lambda fields: self._inputs(fields, reading))
+        inputs = corpus.once(
+            f"generator:{tokenizer_digest(self.tokenizer)}:{reading}", lambda fields: self._inputs(fields, reading)
+        )
         return Prompts(inputs, self.tokenizer.pad_token_id, self.script.tokens)
 
     def _inputs(self, fields: Columns, reading: Reading) -> Inputs:
@@ -192,7 +191,7 @@ class GeneratorClassifier(Network):
             self.backbone_remarks = loaded.remarks
             net = WriterNet(loaded, self.script, self.unfrozen_layers)
             return net if self._trains else net.requires_grad_(False)
-        self.home = home = resident(self.origin, self.tokenizer, seed=seed, trained=trained, load=load_writer)
+        home = resident(self.origin, self.tokenizer, seed=seed, trained=trained, load=load_writer)
         self.backbone_remarks = home.loaded.remarks
         name = TRAINED if trained else home.free_name()
         return AdaptedWriter(home, name, self.adapter, self.script, seed=seed)

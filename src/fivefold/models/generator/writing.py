@@ -5,6 +5,7 @@ from __future__ import annotations
 import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -49,11 +50,15 @@ class Asked:
     names: tuple[str, ...]
     codes: IntArray
 
+    @cached_property
+    def _numbers(self) -> dict[tuple[int, ...], int]:
+        """Codes to the candidate that stands for them."""
+        return {tuple(codes): number for number, codes in enumerate(self.codes.tolist())}
+
     def chosen(self, labels: Labels) -> Positions:
         """The candidate that rows' labels are, -1 where a label is missing or no candidate: int64 (rows,)."""
-        known = {tuple(codes): number for number, codes in enumerate(self.codes.tolist())}
         rows = np.stack([labels.column(name) for name in self.names], axis=1)
-        return np.array([known.get(tuple(codes), MISSING) for codes in rows.tolist()], dtype=np.int64)
+        return np.array([self._numbers.get(tuple(codes), MISSING) for codes in rows.tolist()], dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ class Writing:
     choices
         "names": a class is answered by its name; "letters": by a letter that the question lists it with.
     answers
-        Logit (target=class) to words that stand for the class's name.
+        Class (target=class), or label of a list, to words that stand for its name.
     """
 
     write: Literal["questions", "path", "list"] = "questions"
@@ -102,7 +107,9 @@ class Writing:
         RecipeError
             Naming what there is.
         """
-        named = (("questions", self.questions, task.names), ("answers", self.answers, task.columns))
+        worded = task.binaries if self.write == "list" else task.categoricals
+        named_so = tuple(column for target in worded for column in target.columns)
+        named = (("questions", self.questions, task.names), ("answers", self.answers, named_so))
         for key, words, known in named:
             if strange := sorted(set(words) - set(known)):
                 raise RecipeError(f"model.{key} names {strange}, which the task hasn't.", allowed=", ".join(known[:20]))

@@ -27,7 +27,7 @@ from fivefold.models.pooled.sides import read_sides
 from fivefold.objectives.weights import label_biases
 from fivefold.task import FloatArray, Labels, Task
 from fivefold.training.inputs import NO_LEAD, Inputs
-from fivefold.training.tokens import plain_tokenizer
+from fivefold.training.tokens import tokenizer_digest
 
 
 class PooledClassifier(Network):
@@ -87,7 +87,7 @@ class PooledClassifier(Network):
     @cached_property
     def tokenizer_digest(self) -> str:
         """What tells tokenizers apart wherever they lie, in hex."""
-        return hashlib.sha256(plain_tokenizer(self.tokenizer).encode()).hexdigest()
+        return tokenizer_digest(self.tokenizer)
 
     @cached_property
     def trunk_digest(self) -> str:

@@ -5,10 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy.special import expit
 
-from fivefold.decisions.cuts import binary_probabilities
+from fivefold.decisions.curves import logistic_curve
+from fivefold.decisions.cuts import binary_probabilities, exact_cuts
 from fivefold.decisions.decode import decide_freely
-from fivefold.decisions.thresholds import GRID, common, fixed, grid, shrink, sweep
+from fivefold.decisions.thresholds import GRID, SHRINKAGE, common, fixed, grid, shrink, sweep
 from fivefold.evaluation.metrics import METRICS
 from fivefold.scores import Scores, id_array
 from fivefold.task import MISSING, Binary, Categorical, Labels, Task
@@ -130,7 +132,7 @@ def test_missing_cells_choose_nothing() -> None:
 
 def test_shrinkage_pulls_rare_labels_more() -> None:
     own, positives = np.array([0.1, 0.1, 0.1]), np.array([0, 5, 5000])
-    pulled = shrink(own, 0.4, positives, 5)
+    pulled = shrink(own, np.full(3, 0.4), positives, 5)
     log_odds = [np.log(p / (1 - p)) for p in (0.1, 0.4)]
     assert pulled[0] == pytest.approx(0.4)
     assert np.log(pulled[1] / (1 - pulled[1])) == pytest.approx(np.mean(log_odds))
@@ -156,3 +158,36 @@ def test_a_task_without_binaries_has_no_thresholds() -> None:
     scores = Scores(task, id_array(range(2)), np.zeros((2, 2), dtype=np.float32))
     labels = Labels(task, np.zeros((2, 1), dtype=np.int32))
     assert [len(f(scores, labels, "f1_macro")) for f in (sweep, grid, common)] == [0, 0, 0]
+
+
+def test_a_curve_is_the_one_the_labels_were_drawn_from() -> None:
+    generator = np.random.default_rng(5)
+    logits = generator.normal(-1, 2, size=40_000)
+    drawn = generator.random(40_000) < expit(0.7 * logits - 0.4)
+    probabilities = expit(logits)
+    curve = logistic_curve(exact_cuts(probabilities, np.ones(40_000, dtype=bool)), logits, drawn)
+    assert np.abs(curve - expit(0.7 * logits - 0.4)).max() < 0.02
+    falling = logistic_curve(exact_cuts(probabilities, np.ones(40_000, dtype=bool)), -logits, drawn)
+    assert np.ptp(falling) < 1e-6
+
+
+def test_parted_rows_promise_no_certainty() -> None:
+    logits = np.array([2.0, 1.0, -1.0, -2.0])
+    curve = logistic_curve(exact_cuts(expit(logits), np.ones(4, dtype=bool)), logits, logits > 0)
+    assert 0.6 < curve[0] < 0.9
+    assert 0.1 < curve[3] < 0.4
+
+
+@pytest.mark.parametrize("metric", DECIDED)
+def test_curves_choose_better_for_new_rows(metric: str) -> None:
+    scores, labels = draw_emotions(30_000, 6)
+    new = np.arange(9_000, 30_000)
+    gains = []
+    for start in range(0, 9_000, 300):
+        few = np.arange(start, start + 300)
+        smooth, own = (
+            figure(metric, scores.take(new), labels.take(new), sweep(scores.take(few), labels.take(few), metric, s))
+            for s in (SHRINKAGE, 0)
+        )
+        gains.append(smooth - own)
+    assert np.mean(gains) > 1.5 * np.std(gains) / np.sqrt(len(gains))

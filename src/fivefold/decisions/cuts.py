@@ -87,13 +87,13 @@ class Cells:
     probabilities
         float64 probabilities.
     positive, observed
-        Whether the label is 1, and whether it is known at all.
+        Whether the label is 1, or how probably; and whether it is known at all.
     rank
         Gives the cuts offered: all of them, or those of a grid.
     """
 
     probabilities: Values
-    positive: npt.NDArray[np.bool_]
+    positive: npt.NDArray[Any]
     observed: npt.NDArray[np.bool_]
     rank: Rank
 
@@ -108,9 +108,13 @@ class Cells:
         return tuple(r.totals(y) for r, y in zip(self.rankings, self.positive.T, strict=True))
 
     @cached_property
-    def support(self) -> npt.NDArray[np.int64]:
+    def support(self) -> npt.NDArray[Any]:
         """Positives of every label, (labels,)."""
-        return np.asarray(self.positive.sum(axis=0), dtype=np.int64)
+        return np.asarray(self.positive.sum(axis=0))
+
+    def labels(self, chosen: npt.NDArray[np.bool_]) -> Cells:
+        """The same rows with some labels only."""
+        return Cells(self.probabilities[:, chosen], self.positive[:, chosen], self.observed[:, chosen], self.rank)
 
     def thresholds(self, chosen: Chosen) -> Values:
         """The thresholds of the cuts, (labels,)."""
@@ -193,11 +197,11 @@ def ascend(problem: Cells, value: Count, chosen: Chosen) -> Chosen:
     cuts, chosen = problem.thresholds(chosen), chosen.copy()
     predicted = (problem.probabilities > cuts) & problem.observed
     positive, support = problem.positive, problem.positive.sum(axis=1)
-    hits, size = (predicted & positive).sum(axis=1), predicted.sum(axis=1)
+    hits, size = (predicted * positive).sum(axis=1), predicted.sum(axis=1)
     for _ in range(ROUNDS):
         before = chosen.copy()
         for label, ranking in enumerate(problem.rankings):
-            hits -= predicted[:, label] & positive[:, label]
+            hits -= predicted[:, label] * positive[:, label]
             size -= predicted[:, label]
             gain = value(hits + positive[:, label], size + 1, support) - value(hits, size, support)
             totals = ranking.totals(gain)
@@ -206,7 +210,7 @@ def ascend(problem: Cells, value: Count, chosen: Chosen) -> Chosen:
                 chosen[label] = best
                 above = problem.probabilities[:, label] > ranking.thresholds[best]
                 predicted[:, label] = above & problem.observed[:, label]
-            hits += predicted[:, label] & positive[:, label]
+            hits += predicted[:, label] * positive[:, label]
             size += predicted[:, label]
         if np.array_equal(before, chosen):
             break

@@ -91,7 +91,7 @@ def fit_rule(
     thresholds
         "sweep" all cuts of each label, the published "grid" of 101, one "common" cut, or a number for all.
     shrinkage
-        How strongly "sweep" and "grid" pull rare labels' thresholds to the common one; see `thresholds.shrink`.
+        How strongly "sweep" and "grid" pull labels' thresholds to their curves'; see `thresholds.shrink`.
     calibration, tree
         See `DecisionRule`.
     """

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,64 @@ def test_a_tree_scores_as_every_path_by_itself(
     model = AutoModelForCausalLM.from_pretrained(folders[name]).eval()
     for row, prompt in enumerate((PROMPT, PROMPT[:3])):
         np.testing.assert_allclose(scores[row], among(model, [*prompt, 5], sequences), atol=1e-4)
+    np.testing.assert_allclose(scores.exp().sum(dim=1), 1, atol=1e-5)
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    sequences=st.lists(
+        st.lists(st.integers(3, 6), min_size=1, max_size=5).map(lambda ids: (*ids, 1)),
+        min_size=2,
+        max_size=20,
+        unique=True,
+    ),
+    width=st.integers(1, 3),
+)
+def test_beams_are_exact_where_they_read(
+    sequences: list[tuple[int, ...]], width: int, writers: dict[str, Backbone]
+) -> None:
+    target = Categorical("path", tuple(map(str, sequences)))
+    encode = dict(zip(target.classes, sequences, strict=True))
+    asked = Writing().about(
+        Task((Binary("b"), target)), lambda text: encode.get(text, words(text)), lead="", header=(5,), end=1
+    )
+    whole, all_read, narrow = (
+        WriterNet(writers["llama"], Asking(asked, "branches", beams)).eval() for beams in (None, 1000, width)
+    )
+    with torch.no_grad():
+        exact, same, found = (net(**batch([PROMPT, PROMPT[:3]])) for net in (whole, all_read, narrow))
+    np.testing.assert_allclose(same, exact, atol=1e-4)
+    np.testing.assert_allclose(found[:, 0], exact[:, 0], atol=1e-4)
+    np.testing.assert_allclose(found[:, 1:].exp().sum(dim=1), 1, atol=1e-5)
+    for row in range(2):
+        greedy = followed(sequences, exact[row, 1:].tolist())
+        assert float(found[row, 1 + greedy]) == pytest.approx(float(exact[row, 1 + greedy]), abs=1e-4)
+
+
+def followed(sequences: list[tuple[int, ...]], scores: list[float]) -> int:
+    """The answer that is reached when the likeliest branch is taken at every level."""
+    left, place = list(range(len(sequences))), 0
+    while len(left) > 1:
+        tokens = {sequences[each][place] for each in left}
+        share = {t: sum(math.exp(scores[each]) for each in left if sequences[each][place] == t) for t in tokens}
+        best = max(share, key=lambda token: share[token])
+        left, place = [each for each in left if sequences[each][place] == best], place + 1
+    return left[0]
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_beams_read_a_few_branchings_of_many(name: str, writers: dict[str, Backbone], monkeypatch: Any) -> None:
+    generator = np.random.default_rng(0)
+    classes = sorted({"".join(generator.choice(list("abcdef"), size=4)) for _ in range(300)})
+    asked = Writing().about(Task((Categorical("brand", tuple(classes)),)), words, lead="", header=(5,), end=1)
+    net = WriterNet(writers[name], Asking(asked, "branches", 2)).eval()
+    widths = []
+    monkeypatch.setattr(
+        net, "read", lambda prompts, nodes: widths.append(nodes.tokens.shape[1]) or WriterNet.read(net, prompts, nodes)
+    )
+    with torch.no_grad():
+        scores = net(**batch([PROMPT, PROMPT[:3]]))
+    assert max(widths) <= net.script.tokens < len(asked.answers) / 10
     np.testing.assert_allclose(scores.exp().sum(dim=1), 1, atol=1e-5)
 
 

@@ -37,7 +37,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "nf4": {"adapter": {"rank": 4}, "weights": "nf4"},
     "whole": {},
     "top": {"unfrozen_layers": 1},
-    "scores": {"adapter": {"rank": 4}, "loss": "scores"},
+    "scores": {"adapter": {"rank": 4}, "loss": "scores", "beams": 1},
     "letters": {"adapter": {"rank": 4}, "choices": "letters", "normalise": "length"},
 }
 

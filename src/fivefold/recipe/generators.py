@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from fivefold.recipe.backbones import WeightSettings
 
-LIST_KEYS = ("questions", "yes", "no", "choices", "normalise", "contextual", "loss")
+LIST_KEYS = ("questions", "yes", "no", "choices", "normalise", "beams", "contextual", "loss")
 
 
 class GeneratorSettings(WeightSettings):
@@ -43,6 +43,12 @@ class GeneratorSettings(WeightSettings):
         description="an answer's tokens are weighed against the other answers' tokens in their place; against all "
         "of the vocabulary; or so, and by their mean",
     )
+    beams: int | None = Field(
+        None,
+        ge=1,
+        description="of a large tree of answers, so many of the likeliest branchings are read a question and level, "
+        "and what the others would say is taken to be even; none: all are read in one pass",
+    )
     contextual: bool = Field(
         False,
         description="divide what is said of a text by what is said of an empty one, a bias of the question",
@@ -60,6 +66,7 @@ class GeneratorSettings(WeightSettings):
             **super().idle,
             f"chat '{self.chat}'": ("system",) if self.chat == "no" else (),
             f"write '{self.write}'": LIST_KEYS if self.write == "list" else (),
+            f"normalise '{self.normalise}'": ("beams",) if self.normalise != "branches" else (),
         }
 
     @model_validator(mode="after")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fivefold.models.backbones.passes import Sequences as Padded
+from fivefold.models.generator.beams import Beams
 from fivefold.models.generator.choices import choices_of, moved
 from fivefold.models.generator.net import WriterNet, Written
 from fivefold.models.generator.tree_pass import nodes_of
@@ -26,19 +27,22 @@ class Asking:
     normalise
         What a token's probability is relative to: "branches", the other answers' tokens in its place; "sequence", the
         whole vocabulary; "length", that too, and an answer's score is the mean over its tokens.
+    beams
+        Choices read of a question at a level of its tree, see `Beams`; None: all, in one pass. Only with "branches".
     """
 
-    def __init__(self, questions: Questionnaire, normalise: Normalise) -> None:
+    def __init__(self, questions: Questionnaire, normalise: Normalise, beams: int | None = None) -> None:
         self.questions, self.normalise = questions, normalise
         answers = questions.answers
         self.choices = choices_of(answers, answers.forks if normalise == "branches" else answers.guessed)
         self.columns = questions.columns
         self.nodes = nodes_of(answers, [self.choices.read])
+        self.beams = None if beams is None else Beams(answers, self.choices, beams)
 
     @property
     def tokens(self) -> int:
         """Tokens behind a prompt that a pass reads, at most."""
-        return len(self.questions.answers)
+        return len(self.questions.answers) if self.beams is None else self.beams.tokens
 
     @property
     def deepest(self) -> int:
@@ -52,6 +56,8 @@ class Asking:
     def candidates(self, net: WriterNet, prompts: Padded) -> Tensor:
         """Log-probability of each candidate of all questions, fp32 (rows, candidates)."""
         self._follow(prompts.ids.device)
+        if self.beams is not None:
+            return self.choices.candidates(self.beams.guesses(net, prompts))
         hidden = net.read(prompts, self.nodes.repeated(len(prompts.ids)))
         sums = self.choices.candidates(self._guesses(net, hidden))
         return sums / self.choices.lengths if self.normalise == "length" else sums

@@ -109,6 +109,7 @@ class GeneratorClassifier(Network):
         weights: str,
         adapter: Mapping[str, Any] | None,
         normalise: Normalise,
+        beams: int | None,
         contextual: bool,
         loss: str,
         write: Any,
@@ -130,7 +131,7 @@ class GeneratorClassifier(Network):
             "joined", max_tokens, truncation, head_share, dict(field_tokens), None, template, dict(field_words)
         )
         self.unfrozen_layers, self.normalise, self.loss = unfrozen_layers, normalise, loss
-        self.contextual = contextual
+        self.contextual, self.beams = contextual, beams
         self.writing = Writing(write, question, dict(questions), yes, no, choices, dict(answers))
         self.writing.check(task)
         self.net: Any = None
@@ -159,7 +160,7 @@ class GeneratorClassifier(Network):
             begun = header + (self._plain(CLOSED) if shown.lead else ())
             return Listing(self.writing.listed(self.task, self._plain, header=begun, end=end))
         asked = self.writing.about(self.task, self._plain, lead=shown.lead, header=header, end=end)
-        return Asking(asked, self.normalise)
+        return Asking(asked, self.normalise, self.beams)
 
     def _plain(self, text: str) -> tuple[int, ...]:
         return tuple(tokenise([text], self.tokenizer, None).ids.tolist())

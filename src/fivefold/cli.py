@@ -184,6 +184,23 @@ def _add_run_verbs(verbs: Verbs) -> None:
     average.add_argument("--overwrite", action="store_true", help="delete the run that is there first")
     average.set_defaults(command=_average)
 
+    generate = verbs.add_parser("generate", help="write rows after examples of a run's, labelled by its models")
+    generate.add_argument("run", type=Path, metavar="RUN", help="the folder of a finished fit")
+    generate.add_argument("--backbone", required=True, metavar="NAME", help="hub id or folder of a language model")
+    generate.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the folder to write")
+    generate.add_argument("--count", type=_positive, required=True, metavar="N", help="records to write")
+    generate.add_argument("--shots", type=_positive, default=4, metavar="K", help="rows each follows, default: 4")
+    generate.add_argument("--instruction", metavar="TEXT", help="words before the examples, default: to write another")
+    generate.add_argument("--tokens", type=_positive, default=256, metavar="N", help="of a record, default: 256")
+    generate.add_argument("--temperature", type=float, default=0.9, metavar="T", help="default: 0.9")
+    generate.add_argument("--top-p", type=float, default=0.95, metavar="P", help="default: 0.95")
+    generate.add_argument(
+        "--chat", choices=("auto", "yes", "no"), default="auto", help="use the model's chat template, default: auto"
+    )
+    generate.add_argument("--weights", choices=(*MERGED, "int8", "nf4"), default="fp32", help="default: fp32")
+    generate.add_argument("--seed", type=_natural, default=0, help="default: 0")
+    generate.set_defaults(command=_generate)
+
     report = verbs.add_parser("report", help="write a run's report and model card again")
     report.add_argument("run", type=Path, metavar="RUN", help="the folder of a finished fit")
     report.set_defaults(command=_report)
@@ -329,6 +346,25 @@ def _average(options: argparse.Namespace) -> None:
     )
     print(render(found))
     print(f"Run: {found.folder}")
+
+
+def _generate(options: argparse.Namespace) -> None:
+    from fivefold.models.families import family_class
+    from fivefold.pipeline.generate import FOR_FOLD, ROWS, generate
+
+    family_class("generator")  # names the extra where its packages are missing
+    from fivefold.models.generator.sampling import Sampler
+
+    names = ("backbone", "instruction", "tokens", "temperature", "top_p", "chat", "weights", "seed")
+    sampler = Sampler(**{name: getattr(options, name) for name in names})
+    found = generate(
+        options.run, options.out, sampler.write, count=options.count, shots=options.shots, seed=options.seed
+    )
+    print(f"Records: {found.records:,}, in {found.rows:,} rows; left out {found.dropped:,}")
+    print(
+        f"To use them: --set data.extra={found.folder / ROWS} --set data.extra_fold={FOR_FOLD} "
+        f"--set folds.reuse={options.run}"
+    )
 
 
 def _report(options: argparse.Namespace) -> None:

@@ -16,6 +16,9 @@ from fivefold.data.fold_sentences import ALWAYS_TRAINING, fold_sentences, listed
 from fivefold.errors import DataError
 from fivefold.task import IntArray, Labels
 
+ANY_FOLD = -1
+"""The fold of an extra row that all models train on."""
+
 METADATA = "fivefold"
 """Key of the Parquet metadata that says how the folds were made."""
 
@@ -38,6 +41,8 @@ class Folds:
         What the user should know about them, a sentence each.
     only
         The one fold to evaluate (hold-out), or None for all.
+    trains
+        int32 (rows,): the one fold whose model trains on an extra row, -1 where all do; None: all rows are so.
     """
 
     fold: IntArray
@@ -46,6 +51,7 @@ class Folds:
     seed: int | None = None
     sentences: tuple[str, ...] = ()
     only: int | None = None
+    trains: IntArray | None = None
 
     def __post_init__(self) -> None:
         if self.only is not None and not 0 <= self.only < self.count:
@@ -75,7 +81,10 @@ class Folds:
 
     def training(self, fold: int) -> npt.NDArray[np.int64]:
         """Positions of the rows that `fold` trains on."""
-        return np.flatnonzero(self.fold != fold)
+        trains = self.fold != fold
+        if self.trains is not None:
+            trains &= (self.trains == ANY_FOLD) | (self.trains == fold)
+        return np.flatnonzero(trains)
 
 
 def given_folds(
@@ -115,6 +124,37 @@ def given_folds(
     if names != [str(position) for position in range(len(names))]:
         sentences = (f"The folds are numbered in this order: {listed(names)}.", *sentences)
     return Folds(fold, len(names), "given", None, sentences, only)
+
+
+def training_folds(column: Sequence[Any], extra: npt.NDArray[np.bool_], count: int) -> IntArray:
+    """The one fold whose model trains on each row, -1 for all: int32 (rows,).
+
+    Parameters
+    ----------
+    column
+        Whole numbers from 0, (rows,); null, "" and -1 mean all.
+    extra
+        bool (rows,): the rows that may have one.
+
+    Raises
+    ------
+    DataError
+        If a cell is no fold, or belongs to a row that isn't extra.
+    """
+    cells = [_fold_name(value) for value in column]
+    known = {str(fold) for fold in range(count)}
+    strange = sorted({cell for cell in cells if cell is not None} - known)
+    if strange:
+        raise DataError(
+            "data.extra_fold names folds that aren't there.", allowed=f"0 to {count - 1}", got=listed(strange)
+        )
+    if any(cell is not None and not more for cell, more in zip(cells, extra, strict=True)):
+        raise DataError(
+            "data.extra_fold names a fold for rows of data.train.",
+            allowed="rows of data.extra",
+            next_step="leave the column empty there: a fold trains on all rows of the others",
+        )
+    return np.array([ANY_FOLD if cell is None else int(cell) for cell in cells], dtype=np.int32)
 
 
 def save_folds(path: Path, ids: Sequence[str] | npt.NDArray[Any], folds: Folds) -> None:

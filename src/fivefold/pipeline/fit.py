@@ -12,9 +12,9 @@ from typing import Any
 
 import polars as pl
 
-from fivefold.data.columns import counted
+from fivefold.data.columns import counted, require_columns
 from fivefold.data.compose import Corpus
-from fivefold.data.folds import Folds, given_folds, load_folds, save_folds
+from fivefold.data.folds import Folds, given_folds, load_folds, save_folds, training_folds
 from fivefold.data.labels import labels_frame
 from fivefold.data.split import split
 from fivefold.errors import RecipeError
@@ -169,8 +169,10 @@ def describe_data(store: Store, prepared: Prepared) -> Folds:
     """The stage "data": task, columns, labels and folds; returns the folds, new or as stored."""
     ids = prepared.corpus.ids
     if store.has("data"):
-        return load_folds(store.path("data") / "folds.parquet", ids, prepared.always_training)
-    folds = make_folds(prepared)
+        return with_training_folds(
+            load_folds(store.path("data") / "folds.parquet", ids, prepared.always_training), prepared
+        )
+    folds = with_training_folds(make_folds(prepared), prepared)
     for sentence in folds.sentences:
         log.warning("  %s", sentence)
     with store.stage("data") as folder:
@@ -221,6 +223,16 @@ def make_folds(prepared: Prepared) -> Folds:
         always_training=prepared.always_training,
         only=settings.only,
     )
+
+
+def with_training_folds(folds: Folds, prepared: Prepared) -> Folds:
+    """The folds, and which one alone trains on an extra row."""
+    column = prepared.recipe.data.extra_fold
+    if column is None:
+        return folds
+    require_columns(prepared.frame, [column], "data.extra_fold")
+    cells = prepared.frame[column].to_list()
+    return replace(folds, trains=training_folds(cells, prepared.always_training, folds.count))
 
 
 def announce(prepared: Prepared, folds: Folds, cost: Cost) -> None:

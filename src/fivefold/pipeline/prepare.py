@@ -275,7 +275,7 @@ def complete(recipe: Recipe, frame: pl.DataFrame, test: pl.DataFrame | None = No
     data, task = recipe.data, recipe.task
     named = [*task.binary, *task.categorical, *([task.label_list] if task.label_list else [])]
     found = infer(
-        frame.drop(MARK, strict=False),
+        _trained(frame),
         text=data.text,
         id=data.id,
         group=data.group,
@@ -292,6 +292,13 @@ def complete(recipe: Recipe, frame: pl.DataFrame, test: pl.DataFrame | None = No
         whole = whole.model_copy(update={"task": inferred_task(found)})
     said = [sentence for sentence in found.sentences if sentence.partition(":")[0].lower() not in refused]
     return whole, said
+
+
+def _trained(frame: pl.DataFrame) -> pl.DataFrame:
+    """The rows that are not extra, without the columns that only extra ones fill."""
+    train = frame.filter(~pl.col(MARK)) if MARK in frame.columns else frame
+    known = [c.name for c in train if c.null_count() < len(c) or frame[c.name].null_count() == frame.height]
+    return train.select(known).drop(MARK, strict=False)
 
 
 def inferred_task(found: Inferred) -> TaskSettings:

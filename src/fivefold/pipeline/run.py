@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -235,8 +235,17 @@ class Run:
         """Scores before calibration: the mean of the folds' probabilities, or the members' mixture of such means."""
         if not self.members:
             return mean(self._said_of(rows))
-        weights = np.array(list(self.heard.values()))
-        return mix([self.members[name].raw(rows) for name in self.heard], weights)
+        return self._mixture([self.members[name].raw(rows) for name in self.heard])
+
+    def by_fold(self, rows: Rows) -> list[Scores]:
+        """Scores before calibration of each fold's model, or mixture of models, which never saw the fold's rows."""
+        if not self.members:
+            return self._said_of(rows)
+        said = [self.members[name].by_fold(rows) for name in self.heard]
+        return [self._mixture(fold) for fold in zip(*said, strict=True)]
+
+    def _mixture(self, said: Sequence[Scores]) -> Scores:
+        return mix(said, np.array(list(self.heard.values())))
 
     def _said_of(self, rows: Rows) -> list[Scores]:
         """What each fold's model says, of rows with neighbours that this model may see."""

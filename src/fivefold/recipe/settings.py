@@ -58,6 +58,9 @@ class DataSettings(Settings):
     group: str | None = Field(None, description="column of rows that must stay in one fold")
     weight: str | None = Field(None, description="column of how much a row counts in training")
     fold: str | None = Field(None, description="column with given folds")
+    extra_fold: str | None = Field(
+        None, description="column of data.extra that names the one fold whose model trains on a row; empty: all"
+    )
 
     @field_validator("replace")
     @classmethod
@@ -319,6 +322,7 @@ class Recipe(Settings):
         """A label among the texts leaks, and as an id, group, weight or fold it is nonsense."""
         data, labels = self.data, self.task.named
         single = {"id": data.id, "group": data.group, "weight": data.weight, "fold": data.fold}
+        single["extra_fold"] = data.extra_fold
         roles = {"text": data.text} | {key: [name] for key, name in single.items() if name is not None}
         shared = [
             f"data.{role} and {labels[name]} both name '{name}'"
@@ -328,6 +332,17 @@ class Recipe(Settings):
         ]
         if shared:
             raise ValueError(f"{'; '.join(shared)}: a label has no other role; take it out of one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _folds_known(self) -> Recipe:
+        """A row for one fold's model needs folds that have numbers before they are drawn."""
+        if self.data.extra_fold is None:
+            return self
+        if self.data.extra is None or (self.folds.reuse is None and self.data.fold is None):
+            raise ValueError("data.extra_fold numbers the folds of data.extra: it needs folds.reuse or data.fold")
+        if self.enrichment is not None and self.enrichment.catalogue is None:
+            raise ValueError("data.extra_fold keeps rows from some folds, which find them by enrichment: drop one")
         return self
 
     @property

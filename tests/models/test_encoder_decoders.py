@@ -78,7 +78,7 @@ def spoken(name: str, references: dict[str, Any]) -> Spoken:
     return Spoken(references[name], starts.get(name, 0))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     sequences=st.lists(
         st.lists(st.integers(3, 9), min_size=1, max_size=5).map(lambda ids: (*ids, 1)),

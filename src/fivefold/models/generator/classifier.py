@@ -32,7 +32,7 @@ from fivefold.models.generator.choices import moved
 from fivefold.models.generator.listing import Listing
 from fivefold.models.generator.net import AdaptedWriter, Script, WriterNet
 from fivefold.models.generator.prompts import Chat, Format, encoded_format, format_of
-from fivefold.models.generator.writing import CLOSED, Writing
+from fivefold.models.generator.writing import Writing, closed
 from fivefold.models.networks.material import Positions, Sequences
 from fivefold.models.networks.network import Columns, Network, read_both_ways, truncation_remarks, weights_of
 from fivefold.models.networks.reading import Reading
@@ -170,7 +170,7 @@ class GeneratorClassifier(Network):
         header = tuple(self.tokenizer.encode(shown.header, add_special_tokens=False))
         end = end_of(self.tokenizer)
         if self.writing.write == "list":
-            begun = header + (self._plain(CLOSED) if shown.lead else ())
+            begun = header + (closed(self._plain) if shown.lead else ())
             return Listing(self.writing.listed(self.task, self._plain, header=begun, end=end))
         asked = self.writing.about(self.task, self._plain, lead=shown.lead, header=header, end=end)
         return Asking(asked, self.normalise)

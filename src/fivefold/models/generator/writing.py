@@ -22,8 +22,8 @@ Words = Callable[[str], tuple[int, ...]]
 
 LETTERS = string.ascii_uppercase
 
-LISTED, CLOSED = "labels", "\n"
-"""What a list is asked for by, and what closes each of its labels."""
+LISTED, CLOSED = "labels", ("\n", ";")
+"""What a list is asked for by, and what closes each of its labels: the first that a tokenizer has tokens for."""
 
 BEYOND = " > "
 """Between the levels of a path."""
@@ -170,7 +170,7 @@ class Writing:
         self.check(task)
         names = [self.answers.get(target.name, target.name) for target in task.binaries]
         words = plain(self.question.replace("{name}", LISTED))
-        return Items(words + header, tuple(plain(name) + plain(CLOSED) for name in names), end)
+        return Items(words + header, tuple(plain(name) + closed(plain) for name in names), end)
 
     def _alone(self, target: Target, plain: Words, lead: str) -> Asked:
         """A target by itself, its candidates in the order of its codes."""
@@ -198,6 +198,11 @@ class Writing:
 
     def _names(self, target: Target) -> list[str]:
         return [self.answers.get(column, name) for column, name in zip(target.columns, target.classes, strict=True)]
+
+
+def closed(plain: Words) -> tuple[int, ...]:
+    """Ids that close a label of a list; tokenizers like BERT's have none for a line break."""
+    return next((ids for each in CLOSED if (ids := plain(each))), ())
 
 
 def _grown(asked: Sequence[Asked], plain: Words, header: tuple[int, ...]) -> Answers:

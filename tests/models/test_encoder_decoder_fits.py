@@ -81,7 +81,7 @@ def test_what_was_saved_scores_alike(variant: str, encoder_decoders: dict[str, P
 
 def test_two_models_learn_to_write_together(bert: Path, tmp_path: Path) -> None:
     task, corpus = goods(60)
-    fitted = made(task, bert, {"epochs": 12, "learning_rate": 1e-2}, decoder=str(bert), write="path")
+    fitted = made(task, bert, {"epochs": 20, "learning_rate": 1e-2}, decoder=str(bert), write="path")
     said = fitted.fit(corpus.rows(), None).remarks
     assert any("crossattention" in each for each in said)
     assert not any(".encoder.embeddings" in each for each in said)
@@ -108,13 +108,13 @@ def test_it_learns_to_list(encoder_decoders: dict[str, Path]) -> None:
 
 
 def test_labels_of_a_list_are_closed_where_line_breaks_are_nothing() -> None:
-    plain = [
-        partial(lambda kind, text: tuple(tokenise([text], kind, None).ids.tolist()), kind)
-        for kind in (word_pieces(), BYTES[1])
-    ]
-    assert plain[0]("\n") == ()
-    assert closed(plain[0]) == plain[0](";") != ()
-    assert closed(plain[1]) == (13,)
+    def plain(tokenizer: Any, text: str) -> tuple[int, ...]:
+        return tuple(tokenise([text], tokenizer, None).ids.tolist())
+
+    pieces, letters = partial(plain, word_pieces()), partial(plain, BYTES[1])
+    assert pieces("\n") == ()
+    assert closed(pieces) == pieces(";") != ()
+    assert closed(letters) == letters("\n") == (13,)
 
 
 @pytest.mark.parametrize("name", ["flan", "bart", "joined"])

@@ -17,17 +17,16 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
-    AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
     BitsAndBytesConfig,
-    DebertaV2ForMaskedLM,
 )
 
 from fivefold.errors import FivefoldError, MissingExtraError
 from fivefold.models.backbones.architectures import set_dropouts, stack_configs
 from fivefold.models.backbones.big_bird import mend
 from fivefold.models.backbones.byte_tokenizer import as_fast
+from fivefold.models.backbones.deberta import masked_lm_class
 from fivefold.models.backbones.encoder_decoders import (
     JOINED,
     Joined,
@@ -197,13 +196,11 @@ def load_masked_lm(origin: Origin, tokenizer: Any, *, seed: int) -> Backbone:
         If it can't be had.
     """
     config = load_config(origin, tokenizer)
-    backbone = _load(_masked_lm_class(config), origin, config, seed)
+    backbone = _load(masked_lm_class(config), origin, config, seed)
     if config.model_type == "deberta-v2" and backbone.remarks:
         other = copy.deepcopy(config)
         other.legacy = not config.legacy
-        backbone = min(
-            backbone, _load(_masked_lm_class(other), origin, other, seed), key=lambda each: len(each.missing)
-        )
+        backbone = min(backbone, _load(masked_lm_class(other), origin, other, seed), key=lambda each: len(each.missing))
     return backbone
 
 
@@ -276,25 +273,6 @@ def _decoder_config(origin: Origin, tokenizer: Any) -> Any:
     config = load_config(origin, tokenizer)
     config.use_cache = False  # of keys and values, which only generating reads
     return config
-
-
-class _NewerDebertaForMaskedLM(DebertaV2ForMaskedLM):
-    """DeBERTa-v2 under `legacy: false`, which transformers 5.17 can't load: it ties a weight that this head hasn't."""
-
-    def post_init(self) -> None:
-        """Tie nothing; the head multiplies by the embeddings themselves."""
-        self._tied_weights_keys: dict[str, str] = {}
-        super().post_init()  # type: ignore[no-untyped-call]
-
-    @classmethod
-    def from_config(cls, config: Any) -> Any:
-        """Random weights, as `AutoModelForMaskedLM.from_config` draws them."""
-        return cls._from_config(config)  # type: ignore[no-untyped-call]
-
-
-def _masked_lm_class(config: Any) -> Any:
-    newer = config.model_type == "deberta-v2" and not config.legacy
-    return _NewerDebertaForMaskedLM if newer else AutoModelForMaskedLM
 
 
 def _load(kind: Any, origin: Origin, config: Any, seed: int) -> Backbone:

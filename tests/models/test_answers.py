@@ -271,6 +271,18 @@ def test_answers_that_are_the_same_tokens_are_refused() -> None:
         grow([Question((3,), ((), (4,)))])
 
 
+def test_classes_that_read_alike_are_named() -> None:
+    task = Task((Categorical("brand", ("ACME", "Acme", "Bolt")),))
+    with pytest.raises(RecipeError, match="same tokens") as refused:
+        Writing().about(task, lambda text: words(text.lower()), lead=" ", header=(), end=1)
+    assert "ACME = Acme" in str(refused.value)
+    assert "Bolt" not in str(refused.value)
+    other = Writing(answers={"brand=ACME": "acme in capitals"})
+    assert other.about(task, lambda text: words(text.lower()), lead=" ", header=(), end=1).columns.questions.shape == (
+        3,
+    )
+
+
 def test_letters_stand_for_listed_classes() -> None:
     asked = questions(choices="letters").asked[2]
     assert asked.words == "module?\nA. a\nB. b c\nC. b d"

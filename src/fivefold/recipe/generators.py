@@ -13,9 +13,16 @@ LIST_KEYS = ("questions", "yes", "no", "choices", "normalise", "beams", "context
 
 
 class GeneratorSettings(WeightSettings):
-    """A causal language model that answers questions about a text, or writes the path of its labels."""
+    """A language model that answers questions about a text, or writes the path of its labels."""
 
-    family: Literal["generator"] = Field(description="a causal language model that writes its labels")
+    family: Literal["generator"] = Field(
+        description="a language model that writes its labels, causal or an encoder-decoder"
+    )
+    decoder: str | None = Field(
+        None,
+        description="hub id or folder of a BERT that writes over `backbone` as its encoder; its attention to the "
+        "encoder starts random; none: the backbone writes itself",
+    )
     template: str | None = Field(
         None, description="words around the text columns, before the question; none: the text, or each after its name"
     )
@@ -68,6 +75,17 @@ class GeneratorSettings(WeightSettings):
             f"write '{self.write}'": LIST_KEYS if self.write == "list" else (),
             f"normalise '{self.normalise}'": ("beams",) if self.normalise != "branches" else (),
         }
+
+    @model_validator(mode="after")
+    def _decoder_learns(self) -> GeneratorSettings:
+        if self.decoder is not None and self.backbone is None:
+            raise ValueError("'decoder' writes over an encoder: name it in 'backbone'")
+        if self.decoder is not None and (self.adapter is not None or self.unfrozen_layers is not None):
+            raise ValueError(
+                "'decoder' starts with random attention to its encoder, so all of it has to learn: "
+                "leave adapter and unfrozen_layers out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _name_asked(self) -> GeneratorSettings:

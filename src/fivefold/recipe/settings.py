@@ -257,6 +257,8 @@ class Recipe(Settings):
             raise ValueError("training.epochs 0 trains nothing, and only model.family 'generator' answers untrained")
         if untrained and getattr(self.model, "adapter", None) is not None:
             raise ValueError("training.epochs 0 trains no model.adapter: leave it out")
+        if untrained and getattr(self.model, "decoder", None) is not None:
+            raise ValueError("training.epochs 0 leaves a model.decoder's attention to its encoder random")
         if self.model.family == "generator" and self.model.unfrozen_layers == 0 and not untrained:
             raise ValueError("model.unfrozen_layers 0 trains nothing of a generator: say training.epochs: 0 as well")
         return self

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fivefold.errors import ArtefactError, RecipeError
+from fivefold.models.backbones.encoder_decoders import is_encoder_decoder
 from fivefold.models.backbones.low_rank import make_lean
 from fivefold.models.backbones.places import first_line
 
@@ -150,6 +151,8 @@ def save_adapter(
 ) -> None:
     """Write adapter and head as PEFT does for a model with `score` over the backbone, or for one that writes.
 
+    A backbone with a head of its own for the next token is the whole model.
+
     Parameters
     ----------
     head
@@ -158,12 +161,13 @@ def save_adapter(
         Name of the backbone, for who reads it without Fivefold.
     """
     config = adapter.config()
-    config.task_type, config.modules_to_save = ("SEQ_CLS", ["score"]) if head else ("CAUSAL_LM", None)
+    writes = "SEQ_2_SEQ_LM" if is_encoder_decoder(backbone.config) else "CAUSAL_LM"
+    config.task_type, config.modules_to_save = ("SEQ_CLS", ["score"]) if head else (writes, None)
     config.inference_mode = True
     config.base_model_name_or_path = source
     config.save_pretrained(str(folder))
     own = get_peft_model_state_dict(backbone, adapter_name=name, save_embedding_layers=False)
-    tensors = {f"{ROOT}{backbone.base_model_prefix}.{key.removeprefix(ROOT)}": each for key, each in own.items()}
+    tensors = {_inside(backbone) + key.removeprefix(ROOT): each for key, each in own.items()}
     tensors |= {ROOT + key: each for key, each in head.items()}
     save_file(
         {key: each.detach().cpu().contiguous() for key, each in tensors.items()}, folder / WEIGHTS, {"format": "pt"}
@@ -178,7 +182,7 @@ def load_adapter(backbone: Any, name: str, folder: Path) -> dict[str, Tensor]:
     ArtefactError
         If it isn't there, or belongs to another adapter or backbone.
     """
-    inside = f"{ROOT}{backbone.base_model_prefix}."
+    inside = _inside(backbone)
     try:
         tensors = load_file(folder / WEIGHTS)
         own = {key.removeprefix(inside): each for key, each in tensors.items() if key.startswith(inside)}
@@ -189,6 +193,11 @@ def load_adapter(backbone: Any, name: str, folder: Path) -> dict[str, Tensor]:
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ArtefactError(f"The adapter {folder / WEIGHTS} can't be read.", got=first_line(error)) from error
     return {key.removeprefix(ROOT): each for key, each in tensors.items() if not key.startswith(inside)}
+
+
+def _inside(backbone: Any) -> str:
+    """What PEFT puts before the names of a backbone's weights, as the part of a model or all of it."""
+    return ROOT if backbone.get_output_embeddings() is not None else f"{ROOT}{backbone.base_model_prefix}."
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:

@@ -1,9 +1,9 @@
-"""What differs from one encoder architecture to the next: limits, layers, dropout, and what a batch must look like."""
+"""What differs from one architecture to the next: limits, layers, dropout, and what a batch must look like."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,10 +26,16 @@ CAUSAL = frozenset(
 """Architectures in which nothing that a token becomes depends on later ones, and positions are counted from the first
 column, as read in transformers 5.17."""
 
+RELATIVE = frozenset({"mt5", "t5"})
+"""Architectures that know positions by their distances alone."""
+
 AFTER_LAYERS = frozenset({"final_norm", "final_layer_norm", "norm", "ln_f", "emb_layer_norm_after"})
 """Norms behind the top layer; they are trained with it."""
 
-DROPOUTS = ("hidden_dropout_prob", "dropout", "embedding_dropout", "mlp_dropout", "resid_pdrop")
+HEADS = ("cls", "lm_head")
+"""What stands above the layers of a model that writes."""
+
+DROPOUTS = ("hidden_dropout_prob", "dropout", "dropout_rate", "embedding_dropout", "mlp_dropout", "resid_pdrop")
 ATTENTION_DROPOUTS = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
 
 
@@ -49,14 +55,24 @@ class PositionLimit:
     hard: bool
 
 
+def stack_configs(config: Any) -> tuple[Any, ...]:
+    """The configs of a backbone's stacks, encoder first; mostly one and the same."""
+    return (config.encoder, config.decoder) if config.model_type == "encoder-decoder" else (config,)
+
+
 def position_limit(config: Any) -> PositionLimit:
-    """The limit of a backbone with this transformers config; what tokenizers and sentence-transformers say is none."""
+    """The limit of a backbone with this transformers config; what tokenizers and sentence-transformers say is none.
+
+    Of an encoder-decoder it is the encoder's.
+    """
+    config = stack_configs(config)[0]
     tokens = int(getattr(config, "max_position_embeddings", 0) or 512)
     if config.model_type in COUNTED_FROM_PAD:
         tokens -= first_position(config)
     if is_block_sparse(config):
         tokens -= tokens % config.block_size
     relative = getattr(config, "relative_attention", False) and not getattr(config, "position_biased_input", True)
+    relative = relative or config.model_type in RELATIVE
     rotary = getattr(config, "rope_parameters", None) is not None
     return PositionLimit(tokens, not relative and not rotary)
 
@@ -104,14 +120,14 @@ def set_dropouts(config: Any, dropout: float | None, attention_dropout: float | 
         (dropout, DROPOUTS, "dropout"),
         (attention_dropout, ATTENTION_DROPOUTS, "attention_dropout"),
     ):
-        present = [name for name in names if hasattr(config, name)]
+        present = [(each, name) for each in stack_configs(config) for name in names if hasattr(each, name)]
         if value and not present:
             raise FivefoldError(
                 f"model.{key} can't be set: a '{config.model_type}' backbone has no such dropout.",
                 next_step=f"leave model.{key} out of the recipe",
             )
-        for name in present if value is not None else ():
-            setattr(config, name, value)
+        for each, name in present if value is not None else ():
+            setattr(each, name, value)
 
 
 def dropped_attention(config: Any) -> float:
@@ -139,36 +155,75 @@ def layer_path(backbone: Any) -> str:
 
 
 def layer_count(backbone: Any) -> int:
-    """How many layers a backbone has."""
-    return len(backbone.get_submodule(layer_path(backbone)))
+    """How many layers a backbone has, those of an encoder and its decoder together."""
+    return sum(stack.layers for stack in stacks(backbone))
 
 
-def depth_of(name: str, path: str, layers: int) -> int:
+@dataclass(frozen=True)
+class Stack:
+    """Layers of a backbone, one above the other.
+
+    Parameters
+    ----------
+    within
+        What the names of all that belongs to it begin with: "", or "encoder." and "decoder.".
+    path
+        Dotted name of the list of layers.
+    layers
+        How many.
+    """
+
+    within: str
+    path: str
+    layers: int
+
+
+def stacks(backbone: Any) -> tuple[Stack, ...]:
+    """The layers of a backbone from the bottom up; a decoder stands on its encoder.
+
+    Raises
+    ------
+    FivefoldError
+        As `layer_path`.
+    """
+    parts = ("encoder.", "decoder.") if getattr(backbone.config, "is_encoder_decoder", False) else ("",)
+    found = [(part, part + layer_path(backbone.get_submodule(part[:-1]))) for part in parts]
+    return tuple(Stack(part, path, len(backbone.get_submodule(path))) for part, path in found)
+
+
+def depth_of(name: str, parts: Sequence[Stack]) -> int:
     """Depth of what a backbone calls `name`: 0 for embeddings, i + 1 for layer i, counted from 0.
 
-    Norms after the layers go with the top layer, relative position tables with the embeddings, DeBERTa's convolution
-    with the first layer, behind which it stands.
+    Norms and heads after the layers go with the top layer, relative position tables with the embeddings, DeBERTa's
+    convolution with the first layer, behind which it stands.
     """
-    if match := re.match(re.escape(path) + r"\.(\d+)(\.|$)", name):
-        return int(match[1]) + 1
-    if name.startswith("encoder.conv"):
-        return 1
-    return layers if name.split(".")[0] in AFTER_LAYERS else 0
+    below = 0
+    for part in parts:
+        if match := re.match(re.escape(part.path) + r"\.(\d+)(\.|$)", name):
+            return below + int(match[1]) + 1
+        own = name.removeprefix(part.within) if name.startswith(part.within) else ""
+        if own.startswith("encoder.conv"):
+            return below + 1
+        below += part.layers
+        if own.split(".")[0] in AFTER_LAYERS:
+            return below
+    return below if set(name.split(".")) & set(HEADS) else 0
 
 
 def parameters_by_depth(backbone: Any) -> list[dict[str, nn.Parameter]]:
     """Parameters by their names: embeddings, then each layer from the bottom up."""
-    path, layers = layer_path(backbone), layer_count(backbone)
-    groups: list[dict[str, nn.Parameter]] = [{} for _ in range(layers + 1)]
+    parts = stacks(backbone)
+    groups: list[dict[str, nn.Parameter]] = [{} for _ in range(layer_count(backbone) + 1)]
     for name, parameter in backbone.named_parameters():
-        groups[depth_of(name, path, layers)][name] = parameter
+        groups[depth_of(name, parts)][name] = parameter
     return groups
 
 
 def modules_up_to(backbone: Any, depth: int) -> Iterator[nn.Module]:
     """All modules whose depth is at most `depth`, those that only hold others left out."""
-    path, layers = layer_path(backbone), layer_count(backbone)
+    parts = stacks(backbone)
+    paths = [part.path for part in parts]
     for name, module in backbone.named_modules():
-        holds_layers = path == name or path.startswith(f"{name}.") or not name
-        if not holds_layers and depth_of(name, path, layers) <= depth:
+        holds_layers = not name or any(path == name or path.startswith(f"{name}.") for path in paths)
+        if not holds_layers and depth_of(name, parts) <= depth:
             yield module

@@ -7,7 +7,7 @@ import copy
 import importlib.util
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,15 +17,23 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
-    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
     AutoTokenizer,
     BitsAndBytesConfig,
-    DebertaV2ForMaskedLM,
 )
 
 from fivefold.errors import FivefoldError, MissingExtraError
-from fivefold.models.backbones.architectures import set_dropouts
+from fivefold.models.backbones.architectures import set_dropouts, stack_configs
 from fivefold.models.backbones.big_bird import mend
+from fivefold.models.backbones.byte_tokenizer import as_fast
+from fivefold.models.backbones.deberta import masked_lm_class
+from fivefold.models.backbones.encoder_decoders import (
+    JOINED,
+    Joined,
+    is_encoder_decoder,
+    joined_config,
+    prepare_to_write,
+)
 from fivefold.models.backbones.kernels import Kernels, apply_liger, check_kernels, unsloth_model
 from fivefold.models.backbones.packing import let_pack
 from fivefold.models.backbones.places import explained, first_line, quiet, resolve
@@ -60,6 +68,8 @@ class Origin:
         How weights that aren't trained are held.
     kernels
         What computes a decoder's layers, see `kernels`.
+    decoder
+        Folder or hub id of a model that becomes the decoder over `name`'s encoder.
     """
 
     name: str | None = None
@@ -70,13 +80,15 @@ class Origin:
     attention: Attention = "auto"
     weights: Weights = "fp32"
     kernels: Kernels = "none"
+    decoder: str | None = None
 
 
 @dataclass(frozen=True)
 class Backbone:
     """A transformers model, and the weights that its checkpoint didn't have, which were drawn.
 
-    Of a language model that writes, `model` is the part without its head for the next token, and `whole` all of it.
+    Of a causal language model that writes, `model` is the part without its head for the next token, and `whole` all of
+    it; of an encoder-decoder both are all of it.
     """
 
     model: Any
@@ -111,7 +123,8 @@ def load_tokenizer(name: str | None, *, trust_remote_code: bool = False) -> Any:
     """
     place = resolve(name)
     with quiet(), explained(place, "tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(place.name, trust_remote_code=trust_remote_code, **place.arguments)
+        found = AutoTokenizer.from_pretrained(place.name, trust_remote_code=trust_remote_code, **place.arguments)
+    tokenizer = as_fast(found)
     if not tokenizer.is_fast:
         raise FivefoldError(f"The tokenizer '{place}' has no fast version (tokenizer.json).")
     if tokenizer.pad_token_id is None:
@@ -131,10 +144,32 @@ def load_config(origin: Origin, tokenizer: Any) -> Any:
     FivefoldError
         If it can't be had, or doesn't go with the tokenizer.
     """
-    config = _new_config(origin.architecture, tokenizer) if origin.architecture else _stored_config(origin, tokenizer)
-    set_dropouts(config, origin.dropout, origin.attention_dropout)
+    config = _config(origin, tokenizer)
+    if is_encoder_decoder(config):
+        raise FivefoldError(
+            f"The backbone '{origin.name}' is an encoder-decoder ('{config.model_type}').",
+            allowed="an encoder, such as BERT, or a decoder, such as Llama",
+            next_step="take model.family: generator, which writes labels with it",
+        )
     if config.model_type == "big_bird" and origin.attention != "auto":
         config.attention_type = "original_full" if origin.attention == "full" else "block_sparse"
+    return config
+
+
+def load_writer_config(origin: Origin, tokenizer: Any) -> Any:
+    """The config of a model that writes, causal or an encoder-decoder, as `load_config` otherwise.
+
+    Raises
+    ------
+    FivefoldError
+        As `load_config`, and if it is an encoder-decoder that can't write labels.
+    """
+    config = _config(origin, tokenizer)
+    if origin.decoder:
+        config = joined_config(config, _config(replace(origin, name=origin.decoder, decoder=None), tokenizer))
+    if is_encoder_decoder(config):
+        prepare_to_write(config, tokenizer)
+    config.use_cache = False  # of keys and values, which only generating reads
     return config
 
 
@@ -161,13 +196,11 @@ def load_masked_lm(origin: Origin, tokenizer: Any, *, seed: int) -> Backbone:
         If it can't be had.
     """
     config = load_config(origin, tokenizer)
-    backbone = _load(_masked_lm_class(config), origin, config, seed)
+    backbone = _load(masked_lm_class(config), origin, config, seed)
     if config.model_type == "deberta-v2" and backbone.remarks:
         other = copy.deepcopy(config)
         other.legacy = not config.legacy
-        backbone = min(
-            backbone, _load(_masked_lm_class(other), origin, other, seed), key=lambda each: len(each.missing)
-        )
+        backbone = min(backbone, _load(masked_lm_class(other), origin, other, seed), key=lambda each: len(each.missing))
     return backbone
 
 
@@ -203,7 +236,7 @@ def load_causal_lm(origin: Origin, tokenizer: Any, *, seed: int) -> Backbone:
 
 
 def load_writer(origin: Origin, tokenizer: Any, *, seed: int) -> Backbone:
-    """The causal backbone as `load_decoder` holds it, and its head for the next token.
+    """The causal backbone as `load_decoder` holds it and its head for the next token, or an encoder-decoder.
 
     Raises
     ------
@@ -212,8 +245,14 @@ def load_writer(origin: Origin, tokenizer: Any, *, seed: int) -> Backbone:
     MissingExtraError
         If bitsandbytes isn't installed and weights are to be quantised.
     """
-    loaded = _load(AutoModelForCausalLM, origin, _decoder_config(origin, tokenizer), seed)
-    return Backbone(loaded.model.base_model, loaded.missing, loaded.model)
+    _check_quantised(origin)
+    config = load_writer_config(origin, tokenizer)
+    if not is_encoder_decoder(config):
+        loaded = _load(AutoModelForCausalLM, origin, config, seed)
+        return Backbone(loaded.model.base_model, loaded.missing, loaded.model)
+    kind = Joined(origin.decoder) if origin.decoder else AutoModelForSeq2SeqLM
+    loaded = _load(kind, origin, config, seed)
+    return Backbone(loaded.model, loaded.missing, loaded.model)
 
 
 def save_backbone(model: Any, tokenizer: Any, folder: Path) -> None:
@@ -223,32 +262,17 @@ def save_backbone(model: Any, tokenizer: Any, folder: Path) -> None:
         tokenizer.save_pretrained(folder)
 
 
-def _decoder_config(origin: Origin, tokenizer: Any) -> Any:
+def _check_quantised(origin: Origin) -> None:
     if origin.weights in QUANTISED and importlib.util.find_spec("bitsandbytes") is None:
         raise MissingExtraError("bitsandbytes", "llm", f"model.weights {origin.weights}")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it says at every product what it casts
+
+
+def _decoder_config(origin: Origin, tokenizer: Any) -> Any:
+    _check_quantised(origin)
     config = load_config(origin, tokenizer)
     config.use_cache = False  # of keys and values, which only generating reads
     return config
-
-
-class _NewerDebertaForMaskedLM(DebertaV2ForMaskedLM):
-    """DeBERTa-v2 under `legacy: false`, which transformers 5.17 can't load: it ties a weight that this head hasn't."""
-
-    def post_init(self) -> None:
-        """Tie nothing; the head multiplies by the embeddings themselves."""
-        self._tied_weights_keys: dict[str, str] = {}
-        super().post_init()  # type: ignore[no-untyped-call]
-
-    @classmethod
-    def from_config(cls, config: Any) -> Any:
-        """Random weights, as `AutoModelForMaskedLM.from_config` draws them."""
-        return cls._from_config(config)  # type: ignore[no-untyped-call]
-
-
-def _masked_lm_class(config: Any) -> Any:
-    newer = config.model_type == "deberta-v2" and not config.legacy
-    return _NewerDebertaForMaskedLM if newer else AutoModelForMaskedLM
 
 
 def _load(kind: Any, origin: Origin, config: Any, seed: int) -> Backbone:
@@ -256,11 +280,12 @@ def _load(kind: Any, origin: Origin, config: Any, seed: int) -> Backbone:
         torch.manual_seed(seed)
         backbone = _drawn(kind, config) if origin.architecture else _trained(kind, origin, config)
     trunk = backbone.model.base_model
-    if getattr(trunk, "pooler", None) is not None:
-        trunk.pooler = None  # nobody reads it, and weights without gradients trouble distributed training
-    if config.model_type == "big_bird":
-        mend(trunk)
-    let_pack(trunk)
+    reader = trunk.encoder if is_encoder_decoder(config) else trunk
+    if getattr(reader, "pooler", None) is not None:
+        reader.pooler = None  # nobody reads it, and weights without gradients trouble distributed training
+    if reader.config.model_type == "big_bird":
+        mend(reader)
+    let_pack(reader)
     return backbone
 
 
@@ -307,12 +332,22 @@ def _drawn(kind: Any, config: Any) -> Backbone:
         return Backbone(kind.from_config(config).float())
 
 
+def _config(origin: Origin, tokenizer: Any) -> Any:
+    config = _new_config(origin.architecture, tokenizer) if origin.architecture else _stored_config(origin, tokenizer)
+    set_dropouts(config, origin.dropout, origin.attention_dropout)
+    return config
+
+
 def _new_config(architecture: Mapping[str, Any], tokenizer: Any) -> Any:
     settings = dict(architecture)
     kind = str(settings.pop("model_type"))
     names = ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")
     known = {"vocab_size": len(tokenizer)} | {name: getattr(tokenizer, name) for name in names}
     with quiet(), _architecture_explained(kind):
+        if kind == JOINED:
+            return joined_config(
+                _new_config(settings["encoder"], tokenizer), _new_config(settings["decoder"], tokenizer)
+            )
         return AutoConfig.for_model(kind, **(known | settings))
 
 
@@ -332,19 +367,14 @@ def _stored_config(origin: Origin, tokenizer: Any) -> Any:
     place = resolve(origin.name)
     with quiet(), explained(place, "backbone"):
         config = AutoConfig.from_pretrained(place.name, trust_remote_code=origin.trust_remote_code, **place.arguments)
-    if getattr(config, "is_encoder_decoder", False):
-        raise FivefoldError(
-            f"The backbone '{place}' is an encoder-decoder ('{config.model_type}').",
-            allowed="an encoder, such as BERT, or a decoder, such as Llama",
-        )
-    if not (hasattr(config, "vocab_size") and hasattr(config, "hidden_size")):
+    if not all(hasattr(each, "vocab_size") and hasattr(each, "hidden_size") for each in stack_configs(config)):
         raise FivefoldError(
             f"The backbone '{place}' reads more than text ('{config.model_type}').",
             next_step="name a checkpoint of its language model alone",
         )
-    if len(tokenizer) > config.vocab_size:
+    if len(tokenizer) > (known := min(each.vocab_size for each in stack_configs(config))):
         raise FivefoldError(
-            f"The tokenizer knows {len(tokenizer)} tokens, but the backbone '{place}' only {config.vocab_size}.",
+            f"The tokenizer knows {len(tokenizer)} tokens, but the backbone '{place}' only {known}.",
             next_step="leave model.tokenizer out of the recipe, so that the backbone's own is used",
         )
     if getattr(config, "pad_token_id", None) is None:

@@ -154,6 +154,14 @@ class Passes:
         ]
 
 
+def in_batch_order(places: Sequence[Tensor | None], blocks: Sequence[Tensor]) -> Tensor:
+    """What passes gave, in the order of the batch."""
+    if len(blocks) == 1 and places[0] is None:
+        return blocks[0]
+    order = torch.cat([place for place in places if place is not None])
+    return torch.cat(list(blocks))[order.argsort()]
+
+
 def _check_sparse(config: Any) -> None:
     if not is_block_sparse(config):
         raise FivefoldError(

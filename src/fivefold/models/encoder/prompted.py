@@ -17,8 +17,8 @@ from torch.func import functional_call
 from fivefold.errors import FivefoldError
 from fivefold.models.backbones.backbone import Attention, save_backbone
 from fivefold.models.backbones.net import Net
-from fivefold.models.backbones.passes import Pass, real_first
-from fivefold.models.pooled.net import in_batch_order, merge_fields
+from fivefold.models.backbones.passes import Pass, in_batch_order, real_first
+from fivefold.models.pooled.net import merge_fields
 from fivefold.models.pooled.pooling import FieldMerge
 from fivefold.task import Binary, IntArray, Task
 

@@ -1,4 +1,4 @@
-"""The generator family: a causal language model that writes its labels, prompted as it is or fine-tuned."""
+"""The generator family: a language model that writes its labels, prompted as it is or fine-tuned."""
 
 from __future__ import annotations
 
@@ -16,15 +16,23 @@ from fivefold.data.compose import Corpus, Rows
 from fivefold.errors import RecipeError
 from fivefold.models.backbones.adapters import Adapter
 from fivefold.models.backbones.architectures import PositionLimit, position_limit
-from fivefold.models.backbones.backbone import Origin, Weights, load_config, load_tokenizer, load_writer, save_backbone
+from fivefold.models.backbones.backbone import (
+    Origin,
+    Weights,
+    load_tokenizer,
+    load_writer,
+    load_writer_config,
+    save_backbone,
+)
+from fivefold.models.backbones.encoder_decoders import check_room, is_encoder_decoder
 from fivefold.models.backbones.resident import TRAINED, resident
 from fivefold.models.base import History
 from fivefold.models.generator.asking import Asking, Normalise
 from fivefold.models.generator.choices import moved
 from fivefold.models.generator.listing import Listing
 from fivefold.models.generator.net import AdaptedWriter, Script, WriterNet
-from fivefold.models.generator.prompts import Chat, format_of
-from fivefold.models.generator.writing import CLOSED, Writing
+from fivefold.models.generator.prompts import Chat, Format, encoded_format, format_of
+from fivefold.models.generator.writing import Writing, closed
 from fivefold.models.networks.material import Positions, Sequences
 from fivefold.models.networks.network import Columns, Network, read_both_ways, truncation_remarks, weights_of
 from fivefold.models.networks.reading import Reading
@@ -92,6 +100,7 @@ class GeneratorClassifier(Network):
         task: Task,
         *,
         backbone: str | None,
+        decoder: str | None,
         architecture: Mapping[str, Any] | None,
         tokenizer: str | None,
         trust_remote_code: bool,
@@ -123,7 +132,7 @@ class GeneratorClassifier(Network):
     ) -> None:
         super().__init__(task, **common)
         self.adapter = None if adapter is None else Adapter(**adapter)
-        self.origin = Origin(backbone, architecture, trust_remote_code, dropout, attention_dropout)
+        self.origin = Origin(backbone, architecture, trust_remote_code, dropout, attention_dropout, decoder=decoder)
         self.origin = replace(self.origin, weights=self._held(weights))
         self.tokenizer_name = tokenizer or backbone
         self.template, self.chat, self.system = template, chat, system
@@ -151,16 +160,26 @@ class GeneratorClassifier(Network):
         return load_tokenizer(self.tokenizer_name, trust_remote_code=self.origin.trust_remote_code)
 
     @cached_property
+    def config(self) -> Any:
+        """The backbone's transformers config."""
+        return load_writer_config(self.origin, self.tokenizer)
+
+    @cached_property
     def script(self) -> Script:
         """What is written behind a prompt; the words around texts and answers don't depend on the columns' names."""
-        shown = format_of(self.tokenizer, ["text"], self.template, self.chat, self.system)
+        shown = self._format(["text"])
         header = tuple(self.tokenizer.encode(shown.header, add_special_tokens=False))
         end = end_of(self.tokenizer)
         if self.writing.write == "list":
-            begun = header + (self._plain(CLOSED) if shown.lead else ())
+            begun = header + (closed(self._plain) if shown.lead else ())
             return Listing(self.writing.listed(self.task, self._plain, header=begun, end=end))
         asked = self.writing.about(self.task, self._plain, lead=shown.lead, header=header, end=end)
         return Asking(asked, self.normalise, self.beams)
+
+    def _format(self, names: Sequence[str]) -> Format:
+        if is_encoder_decoder(self.config):
+            return encoded_format(names, self.template, self.chat, self.system)
+        return format_of(self.tokenizer, names, self.template, self.chat, self.system)
 
     def _plain(self, text: str) -> tuple[int, ...]:
         return tuple(tokenise([text], self.tokenizer, None).ids.tolist())
@@ -170,7 +189,7 @@ class GeneratorClassifier(Network):
 
     def sequences(self, corpus: Corpus) -> Sequences:
         """The prompts of all rows."""
-        shown = format_of(self.tokenizer, list(corpus.fields), self.template, self.chat, self.system)
+        shown = self._format(list(corpus.fields))
         reading = replace(self.reading, template=shown.template)
         inputs = corpus.once(
             f"generator:{tokenizer_digest(self.tokenizer)}:{reading}", lambda fields: self._inputs(fields, reading)
@@ -178,8 +197,12 @@ class GeneratorClassifier(Network):
         return Prompts(inputs, self.tokenizer.pad_token_id, self.script.tokens)
 
     def _inputs(self, fields: Columns, reading: Reading) -> Inputs:
-        limit = position_limit(load_config(self.origin, self.tokenizer))
-        room = PositionLimit(limit.tokens - self.script.deepest, limit.hard)
+        limit = position_limit(self.config)
+        if is_encoder_decoder(self.config):
+            check_room(self.config, 1 + self.script.deepest)
+            room = limit
+        else:
+            room = PositionLimit(limit.tokens - self.script.deepest, limit.hard)
         return reading.inputs(read_both_ways(fields, self.task.swap), self.tokenizer, room)
 
     def build(self, labels: Labels | None, seed: int) -> nn.Module:
@@ -269,9 +292,9 @@ class GeneratorClassifier(Network):
     def load(self, folder: Path) -> None:
         """Become the model that `save` wrote; the backbone of an adapter is found by its name."""
         if self.adapter is None and self._trains:
-            self.origin = replace(self.origin, name=str(folder), architecture=None)
+            self.origin = replace(self.origin, name=str(folder), architecture=None, decoder=None)
             self.tokenizer_name = str(folder)
-            for name in ("tokenizer", "script"):
+            for name in ("tokenizer", "config", "script"):
                 self.__dict__.pop(name, None)
         self.net = self._made(self.seed, trained=False)
         if isinstance(self.net, AdaptedWriter):

@@ -13,10 +13,12 @@ from torch.nn import functional
 
 from fivefold.models.backbones.adapters import Adapter, copy_weights, load_adapter, redraw, save_adapter
 from fivefold.models.backbones.backbone import Backbone
+from fivefold.models.backbones.encoder_decoders import is_encoder_decoder
 from fivefold.models.backbones.net import Net
+from fivefold.models.backbones.passes import Passes, real_first
 from fivefold.models.backbones.passes import Sequences as Padded
-from fivefold.models.backbones.passes import real_first
 from fivefold.models.backbones.resident import Resident
+from fivefold.models.generator.decoder_pass import spoken_at
 from fivefold.models.generator.tree_pass import Nodes, hidden_at
 from fivefold.task import Labels
 
@@ -59,7 +61,7 @@ class Script(Protocol):
 
 
 class WriterNet(Net):
-    """A causal backbone, its head for the next token, and what they write.
+    """A causal backbone or an encoder-decoder, its head for the next token, and what they write.
 
     Parameters
     ----------
@@ -71,6 +73,9 @@ class WriterNet(Net):
         super().__init__(loaded.model, attention="auto", unfrozen_layers=unfrozen_layers)
         self.head = loaded.whole.get_output_embeddings()
         self.loaded, self.script = loaded, script
+        self.two_stacks = is_encoder_decoder(loaded.model.config)
+        if self.two_stacks:
+            self.passes = Passes(loaded.model.base_model.encoder)
 
     def forward(
         self,
@@ -93,19 +98,26 @@ class WriterNet(Net):
         return functional.cross_entropy(logits, written.tokens, reduction="none")
 
     def read(self, prompts: Padded, nodes: Nodes) -> Tensor:
-        """The vectors of each prompt's last token and of the nodes behind it: (B, 1 + n, H)."""
+        """What the head reads of each prompt's last token and of the nodes behind it: (B, 1 + n, H).
+
+        An encoder-decoder's encoder reads the prompt, and its decoder the nodes behind its start token.
+        """
+        if self.two_stacks:
+            return spoken_at(self.backbone, self.passes, prompts, nodes)
         return hidden_at(self.backbone, self.passes, prompts, nodes)
 
     def vocabulary_logits(self, hidden: Tensor, words: Tensor | None = None) -> Tensor:
         """What the head says of every token, or of these words, fp32; (..., H) -> (..., tokens)."""
         if words is None:
-            return self._finished(self.head(hidden).float())
+            return self._finished(self.head(hidden).float(), slice(None))
         bias = None if self.head.bias is None else self.head.bias[words]
-        return self._finished(functional.linear(hidden, self.head.weight[words].to(hidden.dtype), bias).float())
+        return self._finished(functional.linear(hidden, self.head.weight[words].to(hidden.dtype), bias).float(), words)
 
-    def _finished(self, logits: Tensor) -> Tensor:
-        """As transformers' models end: Cohere and Granite scale their logits, Gemma 2 bounds them."""
+    def _finished(self, logits: Tensor, words: Tensor | slice) -> Tensor:
+        """As transformers' models end: BART adds a bias, Cohere and Granite scale their logits, Gemma 2 bounds them."""
         config = self.backbone.config
+        shift = getattr(self.backbone, "final_logits_bias", None)
+        logits = logits if shift is None else logits + shift[0, words]
         logits = logits * (getattr(config, "logit_scale", None) or 1) / (getattr(config, "logits_scaling", None) or 1)
         cap = getattr(config, "final_logit_softcapping", None)
         return logits if cap is None else cap * torch.tanh(logits / cap)

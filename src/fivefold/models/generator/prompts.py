@@ -70,6 +70,21 @@ def format_of(tokenizer: Any, names: Sequence[str], template: str | None, chat: 
     return Format(before.replace("{", "{{").replace("}", "}}") + shown + BREAK, after, "")
 
 
+def encoded_format(names: Sequence[str], template: str | None, chat: Chat, system: str | None) -> Format:
+    """How rows are presented to an encoder-decoder: texts to the encoder, questions and answers to the decoder.
+
+    Arguments as those of `format_of`.
+
+    Raises
+    ------
+    RecipeError
+        If a conversation is asked for.
+    """
+    if chat == "yes" or system is not None:
+        raise RecipeError("An encoder-decoder has no conversations.", next_step="leave model.chat and model.system out")
+    return Format(template if template is not None else _shown(names), "", " ")
+
+
 def _shown(names: Sequence[str]) -> str:
     return f"{{{names[0]}}}" if len(names) == 1 else "\n".join(f"{name}: {{{name}}}" for name in names)
 

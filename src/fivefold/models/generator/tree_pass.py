@@ -113,12 +113,12 @@ def _layered(backbone: Any, mask: Tensor, positions: Tensor) -> Any:
     near = mask if reach is None else mask & (positions[:, :, None] - positions[:, None, :] < reach)
     layers = getattr(config, "layer_types", None)
     if layers is None:
-        return _as_taken(config, near)
+        return as_taken(config, near)
     kinds = {"full_attention": mask, "sliding_attention": near}
-    return {kind: _as_taken(config, kinds[kind]) for kind in set(layers)}
+    return {kind: as_taken(config, kinds[kind]) for kind in set(layers)}
 
 
-def _as_taken(config: Any, mask: Tensor) -> Tensor:
+def as_taken(config: Any, mask: Tensor) -> Tensor:
     """Fused attention takes what is true, plain attention adds a large negative number elsewhere; (B, 1, T, T)."""
     if config._attn_implementation != "eager":
         return mask[:, None]

@@ -22,8 +22,8 @@ Words = Callable[[str], tuple[int, ...]]
 
 LETTERS = string.ascii_uppercase
 
-LISTED, CLOSED = "labels", "\n"
-"""What a list is asked for by, and what closes each of its labels."""
+LISTED, CLOSED = "labels", ("\n", ";")
+"""What a list is asked for by, and what closes each of its labels: the first that a tokenizer has tokens for."""
 
 BEYOND = " > "
 """Between the levels of a path."""
@@ -153,6 +153,8 @@ class Writing:
         levels = task.tree.levels if self.write == "path" and task.tree else ()
         asked = [self._path(task, plain, lead)] if levels else []
         asked += [self._alone(target, plain, lead) for target in task.targets if target.name not in levels]
+        for each in asked:
+            _check_apart(task, each)
         open_ended = _grown(asked, plain, header).ambiguous
         for number in open_ended:
             closed = tuple((*candidate, end) for candidate in asked[number].candidates)
@@ -170,7 +172,7 @@ class Writing:
         self.check(task)
         names = [self.answers.get(target.name, target.name) for target in task.binaries]
         words = plain(self.question.replace("{name}", LISTED))
-        return Items(words + header, tuple(plain(name) + plain(CLOSED) for name in names), end)
+        return Items(words + header, tuple(plain(name) + closed(plain) for name in names), end)
 
     def _alone(self, target: Target, plain: Words, lead: str) -> Asked:
         """A target by itself, its candidates in the order of its codes."""
@@ -198,6 +200,28 @@ class Writing:
 
     def _names(self, target: Target) -> list[str]:
         return [self.answers.get(column, name) for column, name in zip(target.columns, target.classes, strict=True)]
+
+
+def _check_apart(task: Task, asked: Asked) -> None:
+    """Refuse classes whose words a tokenizer reads alike, as BERT's does capitals."""
+    named: dict[tuple[int, ...], list[str]] = {}
+    targets = [task.target(name) for name in asked.names]
+    if any(isinstance(target, Binary) for target in targets):
+        return
+    for candidate, codes in zip(asked.candidates, asked.codes.tolist(), strict=True):
+        words = (target.classes[code] for target, code in zip(targets, codes, strict=True))
+        named.setdefault(candidate, []).append(BEYOND.join(words))
+    if alike := [names for ids, names in named.items() if len(names) > 1 or not ids]:
+        raise RecipeError(
+            f"Answers to '{asked.words}' are the same tokens, or have none, so that they can't be told apart.",
+            got=", ".join(" = ".join(names) for names in alike[:10]),
+            next_step="give them other words in model.answers",
+        )
+
+
+def closed(plain: Words) -> tuple[int, ...]:
+    """Ids that close a label of a list; tokenizers like BERT's have none for a line break."""
+    return next((ids for each in CLOSED if (ids := plain(each))), ())
 
 
 def _grown(asked: Sequence[Asked], plain: Words, header: tuple[int, ...]) -> Answers:

@@ -16,7 +16,7 @@ from fivefold.errors import ArtefactError
 from fivefold.models.backbones.architectures import is_block_sparse
 from fivefold.models.backbones.backbone import Attention, save_backbone
 from fivefold.models.backbones.net import Net
-from fivefold.models.backbones.passes import Pass, real_first
+from fivefold.models.backbones.passes import Pass, in_batch_order, real_first
 from fivefold.models.backbones.places import first_line
 from fivefold.models.pairs import Outcomes
 from fivefold.models.pooled.comparison import Comparison
@@ -290,14 +290,6 @@ def head_logits(
 def merge_fields(logits: Tensor, owner: Tensor, fields: FieldMerge) -> Tensor:
     """Logits of parts to logits of rows; (parts, width), (parts,) -> (rows, width)."""
     return logits if fields == "joined" else MERGES[fields](logits, owner, int(owner[-1]) + 1)
-
-
-def in_batch_order(places: Sequence[Tensor | None], blocks: Sequence[Tensor]) -> Tensor:
-    """What passes gave, in the order of the batch."""
-    if len(blocks) == 1 and places[0] is None:
-        return blocks[0]
-    order = torch.cat([place for place in places if place is not None])
-    return torch.cat(list(blocks))[order.argsort()]
 
 
 def _undrawn(inputs: int, outputs: int, **settings: Any) -> Any:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fivefold.models.backbones.passes import Sequences as Padded
 from fivefold.models.generator.choices import choices_of, moved
-from fivefold.models.generator.net import WriterNet, Written
+from fivefold.models.generator.net import Writer, Written
 from fivefold.models.generator.tree_pass import nodes_of
 from fivefold.models.generator.writing import Questionnaire
 from fivefold.task import Labels
@@ -45,26 +45,20 @@ class Asking:
         """Tokens of the longest line behind a prompt."""
         return int(self.questions.answers.depths.max()) + 1
 
-    def scores(self, net: WriterNet, prompts: Padded) -> Tensor:
+    def scores(self, net: Writer, prompts: Padded) -> Tensor:
         """Log-odds and log-probabilities of the rows of a batch, fp32 (rows, width)."""
         return self.columns.logits(self.candidates(net, prompts))
 
-    def candidates(self, net: WriterNet, prompts: Padded) -> Tensor:
+    def candidates(self, net: Writer, prompts: Padded) -> Tensor:
         """Log-probability of each candidate of all questions, fp32 (rows, candidates)."""
         self._follow(prompts.ids.device)
-        hidden = net.read(prompts, self.nodes.repeated(len(prompts.ids)))
-        sums = self.choices.candidates(self._guesses(net, hidden))
-        return sums / self.choices.lengths if self.normalise == "length" else sums
-
-    def _guesses(self, net: WriterNet, hidden: Tensor) -> Tensor:
-        """Log-probability of each guess that counts, (B, guesses)."""
-        choices = self.choices
+        choices, rows = self.choices, len(prompts.ids)
+        places, nodes = choices.places.expand(rows, -1), self.nodes.repeated(rows)
         if self.normalise == "branches":
-            places = torch.unique(choices.places)
-            logits = net.vocabulary_logits(hidden[:, places], choices.vocabulary)
-            return choices.among_rivals(logits, torch.searchsorted(places, choices.places))
-        logits = torch.log_softmax(net.vocabulary_logits(hidden), dim=-1)
-        return logits[:, choices.places, choices.vocabulary[choices.words]]
+            own = net.weighed(prompts, nodes, places, choices.vocabulary, choices.words)
+            return choices.candidates(choices.among_rivals(own))
+        sums = choices.candidates(net.guessed(prompts, nodes, places, choices.vocabulary[choices.words]))
+        return sums / choices.lengths if self.normalise == "length" else sums
 
     def _follow(self, device: torch.device) -> None:
         """Move what says how answers are read to where the weights are, once."""

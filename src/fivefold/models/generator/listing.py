@@ -12,7 +12,7 @@ from torch import Tensor
 from fivefold.models.backbones.passes import Sequences as Padded
 from fivefold.models.generator.answers import ROOT, Question, grow
 from fivefold.models.generator.choices import LOWEST, choices_of, log_sums, moved
-from fivefold.models.generator.net import WriterNet, Written
+from fivefold.models.generator.net import Writer, Written
 from fivefold.models.generator.tree_pass import Nodes, chains
 from fivefold.task import MISSING, Labels
 
@@ -62,7 +62,7 @@ class Listing:
         """Tokens of the longest line behind a prompt."""
         return len(self.items.header) + sum(map(len, self.items.labels)) + 1
 
-    def scores(self, net: WriterNet, prompts: Padded) -> Tensor:
+    def scores(self, net: Writer, prompts: Padded) -> Tensor:
         """Log-odds of each label at its turn, fp32 (rows, labels)."""
         rows, width = len(prompts.ids), len(self.items.labels)
         odds = prompts.ids.new_zeros(rows, width, dtype=torch.float32)
@@ -80,15 +80,13 @@ class Listing:
                 written[row] += self.items.labels[label] if label < width else ()
         return odds
 
-    def _turn(self, net: WriterNet, prompts: Padded, written: Sequence[Sequence[int]], first: Tensor) -> Tensor:
+    def _turn(self, net: Writer, prompts: Padded, written: Sequence[Sequence[int]], first: Tensor) -> Tensor:
         """Log-odds of each label from `first` on behind what is written, (B, labels)."""
         device = prompts.ids.device
         choices, latest = moved(self.choices, device), self.latest.to(device)
-        hidden = net.read(prompts, moved(self._behind(written), device))
+        nodes = moved(self._behind(written), device)
         places = torch.tensor([len(each) for each in written], device=device)[:, None] + choices.places
-        at = hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[2]))
-        logits = net.vocabulary_logits(at, choices.vocabulary)
-        own = logits.gather(2, choices.words.expand(len(at), -1)[..., None])[..., 0]
+        own = net.weighed(prompts, nodes, places, choices.vocabulary, choices.words)
         allowed = latest >= first[:, None]
         own = own.masked_fill(~allowed, -torch.inf)
         guesses = torch.where(allowed, own - log_sums(own, choices.groups)[:, choices.groups], -torch.inf)

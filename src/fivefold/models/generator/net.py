@@ -40,6 +40,24 @@ class Written:
     tokens: Tensor
 
 
+class Writer(Protocol):
+    """A language model that says how likely tokens are behind a prompt and what was written after it."""
+
+    def weighed(self, prompts: Padded, nodes: Nodes, places: Tensor, vocabulary: Tensor, words: Tensor) -> Tensor:
+        """What speaks for each guess, up to a number that all guesses of a place share, fp32 (B, guesses).
+
+        Parameters
+        ----------
+        places
+            int64 (B, guesses): where each is made, 0 behind the prompt, 1 + i behind the i-th node of a row.
+        vocabulary, words
+            The distinct ids that are guessed, and what is guessed, as positions among them: (guesses,).
+        """
+
+    def guessed(self, prompts: Padded, nodes: Nodes, places: Tensor, tokens: Tensor) -> Tensor:
+        """Log-probability of each guessed id, (guesses,), among the whole vocabulary, fp32 (B, guesses)."""
+
+
 class Script(Protocol):
     """What a model is to write behind a prompt, and what its scores are read off."""
 
@@ -51,7 +69,7 @@ class Script(Protocol):
     def deepest(self) -> int:
         """Tokens of the longest line behind a prompt."""
 
-    def scores(self, net: WriterNet, prompts: Padded) -> Tensor:
+    def scores(self, net: Writer, prompts: Padded) -> Tensor:
         """Log-odds and log-probabilities of the rows of a batch, fp32 (rows, width)."""
 
     def dictated(self, labels: Labels) -> Written:
@@ -95,6 +113,21 @@ class WriterNet(Net):
     def read(self, prompts: Padded, nodes: Nodes) -> Tensor:
         """The vectors of each prompt's last token and of the nodes behind it: (B, 1 + n, H)."""
         return hidden_at(self.backbone, self.passes, prompts, nodes)
+
+    def weighed(self, prompts: Padded, nodes: Nodes, places: Tensor, vocabulary: Tensor, words: Tensor) -> Tensor:
+        """Logits of guesses, see `Writer`; only of the words that are guessed."""
+        distinct, back = torch.unique(places, dim=1, return_inverse=True)
+        return self.vocabulary_logits(self._at(prompts, nodes, distinct), vocabulary)[:, back, words]
+
+    def guessed(self, prompts: Padded, nodes: Nodes, places: Tensor, tokens: Tensor) -> Tensor:
+        """Log-probabilities of guesses, see `Writer`."""
+        distinct, back = torch.unique(places, dim=1, return_inverse=True)
+        return self.vocabulary_logits(self._at(prompts, nodes, distinct)).log_softmax(dim=-1)[:, back, tokens]
+
+    def _at(self, prompts: Padded, nodes: Nodes, places: Tensor) -> Tensor:
+        """The vectors at places of each row, (B, n) -> (B, n, H)."""
+        hidden = self.read(prompts, nodes)
+        return hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[2]))
 
     def vocabulary_logits(self, hidden: Tensor, words: Tensor | None = None) -> Tensor:
         """What the head says of every token, or of these words, fp32; (..., H) -> (..., tokens)."""

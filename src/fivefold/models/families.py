@@ -18,7 +18,7 @@ FAMILIES = {
     "feedforward": "fivefold.models.networks.feedforward:FeedForwardClassifier",
     "encoder": "fivefold.models.encoder.classifier:EncoderClassifier",
     "decoder": "fivefold.models.decoder.classifier:DecoderClassifier",
-    "generator": "fivefold.models.generator.classifier:GeneratorClassifier",
+    "generator": "fivefold.models.generator.prompted:PromptedClassifier",
 }
 """Family to the class that implements it, imported when asked for."""
 

@@ -2,14 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from fivefold.recipe.backbones import WeightSettings
+from fivefold.recipe.section import Choices
 
 LIST_KEYS = ("questions", "yes", "no", "choices", "normalise", "contextual", "loss")
+
+
+NEAREST_KEYS = ("query", "backbone")
+
+
+class ShotSettings(Choices):
+    """Examples that stand before a record, each a training row's text and its right answer."""
+
+    count: int = Field(8, ge=1, le=1000, description="examples before a record at most, of each question its own")
+    take: Literal["balanced", "nearest"] = Field(
+        "balanced",
+        description="balanced: drawn once a fold, class by class in turn; "
+        "nearest: the training rows most like the record",
+    )
+    tokens: int | None = Field(
+        None, ge=1, description="tokens of an example's text at most; none: an equal share of the context"
+    )
+    seed: int | None = Field(None, ge=0, le=2**31 - 1, description="balanced: draws another set; none: the recipe's")
+    query: list[str] = Field([], description="nearest: text columns that are compared; empty: all of data.text")
+    backbone: str | None = Field(
+        None, description="nearest: hub id or folder of a sentence encoder; none: the packaged MiniLM"
+    )
+
+    @property
+    def idle(self) -> Mapping[str, tuple[str, ...]]:
+        """Keys that the chosen kind doesn't read."""
+        return {f"take '{self.take}'": NEAREST_KEYS if self.take == "balanced" else ("seed",)}
+
+    def problems(self, text: Sequence[str], swapped: Collection[str], enriched: bool) -> list[str]:
+        """What nearest examples don't go with, a sentence each.
+
+        Parameters
+        ----------
+        text
+            The text columns; none where they are still to be inferred.
+        swapped
+            Columns that trade places.
+        enriched
+            Whether the recipe has a section enrichment.
+        """
+        query, found = self.query or list(text), []
+        if enriched:
+            found.append("model.shots: nearest examples don't go with enrichment; take balanced ones")
+        if text and (strange := [name for name in query if name not in text]):
+            found.append(f"model.shots.query: {strange} aren't among the text columns {list(text)}")
+        if moved := [name for name in query if name in swapped]:
+            found.append(f"model.shots.query: {moved} trade places in a pair, so examples would depend on its order")
+        return found
 
 
 class GeneratorSettings(WeightSettings):
@@ -28,6 +77,12 @@ class GeneratorSettings(WeightSettings):
         description="questions: every target is asked for alone; path: the levels of task.tree are written one after "
         "the other, other targets asked for alone; list: the labels that are present are written, a line each",
     )
+    prompts: list[str] = Field(
+        [],
+        description="several templates, whose scores are averaged; a name without a brace is a file that holds one, "
+        "beside the recipe",
+    )
+    shots: ShotSettings | None = Field(None, description="examples before each record; none: it is asked about alone")
     question: str = Field("{name}?", description="words that ask for a target; {name} is its name, 'labels' for a list")
     questions: dict[str, str] = Field(
         {}, description="target: words that ask for it instead; a path is asked for by its root's"
@@ -60,6 +115,7 @@ class GeneratorSettings(WeightSettings):
             **super().idle,
             f"chat '{self.chat}'": ("system",) if self.chat == "no" else (),
             f"write '{self.write}'": LIST_KEYS if self.write == "list" else (),
+            "a list of 'prompts'": ("template",) if self.prompts else (),
         }
 
     @model_validator(mode="after")

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from fivefold.recipe.enrichment import EnrichmentSettings
 from fivefold.recipe.ensemble import READERS, EnsembleSettings, MemberSettings, member_sections, reads
+from fivefold.recipe.generators import GeneratorSettings
 from fivefold.recipe.models import LinearSettings, ModelSettings
 from fivefold.recipe.section import Settings
 from fivefold.recipe.training import LINEAR_KEYS, ObjectiveSettings, PretrainingSettings, TrainingSettings
@@ -256,6 +257,33 @@ class Recipe(Settings):
             raise ValueError("training.epochs 0 trains no model.adapter: leave it out")
         if self.model.family == "generator" and self.model.unfrozen_layers == 0 and not untrained:
             raise ValueError("model.unfrozen_layers 0 trains nothing of a generator: say training.epochs: 0 as well")
+        return self
+
+    @model_validator(mode="after")
+    def _prompts_are_asked(self) -> Recipe:
+        """What is put around a record is for models as they are."""
+        if not isinstance(self.model, GeneratorSettings) or self.ensemble is not None:
+            return self
+        used = [] if self.model.shots is None else ["model.shots"]
+        used += ["several model.prompts"] if len(self.model.prompts) > 1 else []
+        if used and (self.training is None or self.training.epochs):
+            raise ValueError(f"{' and '.join(used)} are for a model as it is: say training.epochs: 0 as well")
+        return self
+
+    @property
+    def shot_problems(self) -> list[str]:
+        """What examples ask of data and task that they don't allow, a sentence each."""
+        swap = self.task.swap
+        shots = self.model.shots if isinstance(self.model, GeneratorSettings) else None
+        if shots is None or shots.take != "nearest" or self.ensemble is not None:
+            return []
+        swapped = {name for pair in (swap.fields if swap else ()) for name in pair}
+        return shots.problems(self.data.text, swapped, self.enrichment is not None)
+
+    @model_validator(mode="after")
+    def _shots_allowed(self) -> Recipe:
+        if problems := self.shot_problems:
+            raise ValueError("; ".join(problems))
         return self
 
     @model_validator(mode="after")

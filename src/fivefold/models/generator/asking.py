@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fivefold.models.backbones.passes import Sequences as Padded
+from fivefold.models.generator.answers import Positions
 from fivefold.models.generator.choices import choices_of, moved
 from fivefold.models.generator.net import Writer, Written
 from fivefold.models.generator.tree_pass import nodes_of
@@ -34,6 +35,11 @@ class Asking:
         self.choices = choices_of(answers, answers.forks if normalise == "branches" else answers.guessed)
         self.columns = questions.columns
         self.nodes = nodes_of(answers, [self.choices.read])
+
+    @property
+    def words(self) -> str:
+        """What asks the first question."""
+        return self.questions.asked[0].words
 
     @property
     def tokens(self) -> int:
@@ -65,6 +71,16 @@ class Asking:
         if self.nodes.tokens.device != device:
             self.nodes, self.choices = moved(self.nodes, device), moved(self.choices, device)
             self.columns = moved(self.columns, device)
+
+    def answers(self, labels: Labels) -> list[tuple[int, ...]]:
+        """The right answer to the only question, in ids, for each row; () where it isn't known."""
+        (asked,) = self.questions.asked
+        return [asked.candidates[number] if number >= 0 else () for number in asked.chosen(labels).tolist()]
+
+    def kinds(self, labels: Labels) -> list[Positions]:
+        """The rows of each answer to the only question, of those that rows have."""
+        chosen = self.questions.asked[0].chosen(labels)
+        return [np.flatnonzero(chosen == number) for number in np.unique(chosen[chosen >= 0])]
 
     def dictated(self, labels: Labels) -> Written:
         """What rows with these labels write: every answer that is known."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fivefold.models.backbones.passes import Sequences as Padded
-from fivefold.models.generator.answers import ROOT, Question, grow
+from fivefold.models.generator.answers import ROOT, Positions, Question, grow
 from fivefold.models.generator.choices import LOWEST, choices_of, log_sums, moved
 from fivefold.models.generator.net import Writer, Written
 from fivefold.models.generator.tree_pass import Nodes, chains
@@ -23,6 +23,8 @@ class Items:
 
     Parameters
     ----------
+    words
+        What asks for it.
     header
         Ids between a prompt and the list.
     labels
@@ -31,6 +33,7 @@ class Items:
         The id that ends the list.
     """
 
+    words: str
     header: tuple[int, ...]
     labels: tuple[tuple[int, ...], ...]
     end: int
@@ -51,6 +54,11 @@ class Listing:
         lines = self.tree.lines[self.tree.ends[0]]
         latest = np.array([int((lines == node).any(axis=1).nonzero()[0].max()) for node in self.tree.forks])
         self.latest = torch.from_numpy(latest)
+
+    @property
+    def words(self) -> str:
+        """What asks for the list."""
+        return self.items.words
 
     @property
     def tokens(self) -> int:
@@ -110,6 +118,16 @@ class Listing:
             lines[row, :known, :known] = np.where(np.tri(known, dtype=bool), np.arange(known), -1)
             lines[row, known:total, known : known + inner.shape[1]] = np.where(inner == ROOT, -1, known + inner)
         return Nodes(*(torch.from_numpy(each) for each in (tokens, depths, lines)))
+
+    def answers(self, labels: Labels) -> list[tuple[int, ...]]:
+        """The list of each row and its end, in ids; () where a label is missing."""
+        return [tuple(self._list(codes)) for codes in labels.codes.tolist()]
+
+    def kinds(self, labels: Labels) -> list[Positions]:
+        """The rows that have each label, and those that have none; of those that lack no cell."""
+        codes = np.where((labels.codes == MISSING).any(axis=1, keepdims=True), MISSING, labels.codes)
+        having = [np.flatnonzero(column == 1) for column in codes.T]
+        return [rows for rows in (*having, np.flatnonzero((codes == 0).all(axis=1))) if len(rows)]
 
     def dictated(self, labels: Labels) -> Written:
         """The list of each row and its end; none of a row with a missing label."""

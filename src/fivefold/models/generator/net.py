@@ -17,6 +17,7 @@ from fivefold.models.backbones.net import Net
 from fivefold.models.backbones.passes import Sequences as Padded
 from fivefold.models.backbones.passes import real_first
 from fivefold.models.backbones.resident import Resident
+from fivefold.models.generator.answers import Positions
 from fivefold.models.generator.tree_pass import Nodes, hidden_at
 from fivefold.task import Labels
 
@@ -62,6 +63,10 @@ class Script(Protocol):
     """What a model is to write behind a prompt, and what its scores are read off."""
 
     @property
+    def words(self) -> str:
+        """What asks for it, where one question is asked."""
+
+    @property
     def tokens(self) -> int:
         """Tokens behind a prompt that a pass reads, at most."""
 
@@ -74,6 +79,12 @@ class Script(Protocol):
 
     def dictated(self, labels: Labels) -> Written:
         """What rows with these labels write."""
+
+    def answers(self, labels: Labels) -> list[tuple[int, ...]]:
+        """What each row writes, in ids, where one question is asked; () where it isn't known."""
+
+    def kinds(self, labels: Labels) -> list[Positions]:
+        """Rows by what they write, of which examples take some of each."""
 
 
 class WriterNet(Net):

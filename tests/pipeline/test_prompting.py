@@ -62,7 +62,7 @@ class Read:
         self.prompts: list[tuple[PromptedClassifier, str, str]] = []
         inner_fit, inner_prompts = PromptedClassifier.fit, PromptedClassifier.prompts
 
-        def fit_(model: Any, train: Rows, *others: Any) -> Any:
+        def fit_(model: Any, train: Any, *others: Any) -> Any:
             model.trained_on = frozenset(train.ids)
             return inner_fit(model, train, *others)
 

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fivefold.recipe.backbones import WeightSettings
-from fivefold.recipe.section import Choices
+from fivefold.recipe.section import Choices, Settings
 
 LIST_KEYS = ("questions", "yes", "no", "choices", "normalise", "contextual", "loss")
 
 
+LOCAL_KEYS = (
+    "backbone",
+    "architecture",
+    "weights",
+    "adapter",
+    "unfrozen_layers",
+    "dropout",
+    "attention_dropout",
+    "loss",
+)
 NEAREST_KEYS = ("query", "backbone")
 
 
@@ -61,6 +72,30 @@ class ShotSettings(Choices):
         return found
 
 
+class EndpointSettings(Settings):
+    """A server that computes the model: it gets the records' texts."""
+
+    url: str = Field(description="its address up to /completions, such as http://localhost:8000/v1")
+    model: str = Field(min_length=1, description="what it calls the model")
+    api_key_env: str | None = Field(
+        None, description="environment variable that holds the API key, which is written nowhere; none: no key"
+    )
+    concurrency: int = Field(8, ge=1, le=256, description="requests at a time")
+    retries: int = Field(5, ge=0, le=100, description="times that a request is sent again if it is busy or fails")
+    timeout: float = Field(60.0, gt=0, le=86_400, description="seconds to wait for an answer")
+    price: float | None = Field(None, ge=0, description="of a million prompt tokens, for the estimate; none: not told")
+
+    @field_validator("url")
+    @classmethod
+    def _address(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("must be an address such as http://localhost:8000/v1")
+        if parts.username is not None:
+            raise ValueError("must hold no user or password: name a variable in api_key_env")
+        return url
+
+
 class GeneratorSettings(WeightSettings):
     """A causal language model that answers questions about a text, or writes the path of its labels."""
 
@@ -83,6 +118,9 @@ class GeneratorSettings(WeightSettings):
         "beside the recipe",
     )
     shots: ShotSettings | None = Field(None, description="examples before each record; none: it is asked about alone")
+    endpoint: EndpointSettings | None = Field(
+        None, description="a server that computes the model instead of this machine; none: no text leaves it"
+    )
     question: str = Field("{name}?", description="words that ask for a target; {name} is its name, 'labels' for a list")
     questions: dict[str, str] = Field(
         {}, description="target: words that ask for it instead; a path is asked for by its root's"
@@ -115,8 +153,24 @@ class GeneratorSettings(WeightSettings):
             **super().idle,
             f"chat '{self.chat}'": ("system",) if self.chat == "no" else (),
             f"write '{self.write}'": LIST_KEYS if self.write == "list" else (),
+            "an endpoint": () if self.endpoint is None else LOCAL_KEYS,
             "a list of 'prompts'": ("template",) if self.prompts else (),
         }
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether a server computes the model."""
+        return self.endpoint is not None
+
+    @model_validator(mode="after")
+    def _endpoint_whole(self) -> GeneratorSettings:
+        missing = [key for key in ("tokenizer", "max_tokens") if getattr(self, key) is None]
+        if self.endpoint is not None and missing:
+            raise ValueError(
+                f"an endpoint needs {' and '.join(missing)}: the model's tokenizer by hub id or folder, as tokens are "
+                "what is sent, and how many of them a prompt may have"
+            )
+        return self
 
     @model_validator(mode="after")
     def _name_asked(self) -> GeneratorSettings:

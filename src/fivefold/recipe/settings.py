@@ -265,6 +265,7 @@ class Recipe(Settings):
         if not isinstance(self.model, GeneratorSettings) or self.ensemble is not None:
             return self
         used = [] if self.model.shots is None else ["model.shots"]
+        used += ["model.endpoint"] if self.model.elsewhere else []
         used += ["several model.prompts"] if len(self.model.prompts) > 1 else []
         if used and (self.training is None or self.training.epochs):
             raise ValueError(f"{' and '.join(used)} are for a model as it is: say training.epochs: 0 as well")

@@ -107,7 +107,7 @@ class PromptedClassifier(GeneratorClassifier):
         cost = super().cost(train)
         if self.alone:
             return cost
-        some = _sample(train.index)
+        some = sample(train.index)
         alone = self.sequences(train.corpus).lengths[some].sum()
         around = sum(
             (self.prompts(train.corpus, some, part, template).inputs.tokens.lengths + part.script.tokens).sum()
@@ -247,7 +247,7 @@ class PromptedClassifier(GeneratorClassifier):
         """How many examples were cut or left out, as the context is short."""
         if self.shots is None:
             return ()
-        some, said = _sample(train.index), []
+        some, said = sample(train.index), []
         asked = [self.prompts(train.corpus, some, part, t) for t in self.templates for part in self.parts]
         kept, known = (np.concatenate([getattr(each, name) for each in asked]) for name in ("kept", "known"))
         if (kept < known).any():
@@ -280,7 +280,7 @@ class PromptedClassifier(GeneratorClassifier):
             self.drawn = Drawn.load(folder, self.task)
 
 
-def _sample(index: Positions) -> Positions:
+def sample(index: Positions) -> Positions:
     """At most so many of the rows, evenly."""
     some: Positions = index[np.unique(np.linspace(0, len(index) - 1, min(SAMPLE, len(index))).astype(np.int64))]
     return some

@@ -19,6 +19,7 @@ from fivefold.data.labels import learn_task
 from fivefold.errors import RecipeError
 from fivefold.models.generator.prompted import PromptedClassifier
 from fivefold.models.generator.prompts import turn_of
+from fivefold.models.generator.shared import SharedWriter
 from fivefold.models.generator.shots import draw
 from fivefold.recipe import build_recipe
 from fivefold.scores import Scores
@@ -175,6 +176,30 @@ def test_examples_give_way_to_the_record(folders: dict[str, Path]) -> None:
     assert many.endswith("\n\nword word word \n\n")
     roomy = asked(task, folders, shots={"count": 2}, max_tokens=240)
     assert roomy.fit(corpus.rows(), None).remarks == ()
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2", "mistral", "qwen3"])
+def test_what_prompts_begin_with_is_computed_once(
+    name: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, corpus = goods(14)
+    long = replace(corpus, fields={"title": ["many words " * 25, *corpus.fields["title"][1:]]}, built={})
+    classifier = made(task, folders[name], ASKED, max_tokens=140, shots={"count": 3, "tokens": 12})
+    assert isinstance(classifier, PromptedClassifier)
+    classifier.fit(long.rows(np.arange(3, 14)), None)
+    passed: list[int] = []
+
+    def counted(model: Any, arguments: Any, named: Any) -> None:
+        passed.append(named["input_ids"].numel())
+
+    hook = classifier.net.backbone.register_forward_pre_hook(counted, with_kwargs=True)
+    found = classifier.score(long.rows()).logits
+    spared, passed[:] = sum(passed), []
+    monkeypatch.setattr(SharedWriter, "begin", lambda *_: None)
+    expected = classifier.score(long.rows()).logits
+    hook.remove()
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert spared < 0.5 * sum(passed)
 
 
 def test_the_nearest_stands_last_and_each_row_has_its_own(folders: dict[str, Path]) -> None:

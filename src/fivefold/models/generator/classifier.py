@@ -32,6 +32,7 @@ from fivefold.models.generator.choices import moved
 from fivefold.models.generator.listing import Listing
 from fivefold.models.generator.net import AdaptedWriter, Script, WriterNet
 from fivefold.models.generator.prompts import PLAIN_HEADER, Chat, format_of
+from fivefold.models.generator.shared import SharedWriter
 from fivefold.models.generator.writing import CLOSED, Writing
 from fivefold.models.networks.material import Positions, Sequences
 from fivefold.models.networks.network import Columns, Network, read_both_ways, truncation_remarks, weights_of
@@ -225,7 +226,7 @@ class GeneratorClassifier(Network):
         if not self._trains:
             self.home = resident(self.origin, self.tokenizer, seed=seed, trained=False, load=load_untrained)
             self.backbone_remarks = self.home.loaded.remarks
-            return WriterNet(self.home.loaded, self.script).requires_grad_(False)
+            return SharedWriter(self.home.loaded, self.script)
         if self.adapter is None:
             loaded = load_writer(self.origin, self.tokenizer, seed=seed)
             self.backbone_remarks = loaded.remarks

@@ -20,9 +20,9 @@ from fivefold.models.generator.prompts import Format, Turn, format_of, turn_of
 from fivefold.models.generator.shots import Drawn, Shots, draw
 from fivefold.models.networks.supervised import logits_of
 from fivefold.scores import Scores, both_orders, normalised
-from fivefold.task import FloatArray, Task
+from fivefold.task import FloatArray, IntArray, Task
 from fivefold.training.assembly import Piece, assembled
-from fivefold.training.inputs import Coverage, Inputs, Template, learn_template, written_template
+from fivefold.training.inputs import NO_LEAD, Coverage, Inputs, Template, learn_template, written_template
 from fivefold.training.precision import default_device
 from fivefold.training.tokens import IndexArray, Tokens, spans, starts_of, tokenizer_digest
 
@@ -62,11 +62,27 @@ class Behind:
         The prompts.
     kept, known
         Examples of each that are shown, and that there are, (rows,).
+    alike
+        Ids that all of them begin with that show every example there is.
     """
 
     inputs: Inputs
     kept: IndexArray
     known: IndexArray
+    alike: IntArray
+
+    @property
+    def computed(self) -> int:
+        """Tokens of all prompts, those that they begin with counted once."""
+        again = len(self.alike) * (max(1, int((self.kept == self.known).sum())) - 1)
+        return int(self.inputs.tokens.lengths.sum()) - again
+
+    @property
+    def groups(self) -> list[tuple[Positions, IntArray]]:
+        """Rows of which several may begin alike, and how: those with all examples, and the others."""
+        whole = np.flatnonzero(self.kept == self.known)
+        rest = np.setdiff1d(np.arange(len(self.kept)), whole)
+        return [(whole, self.alike if len(whole) > 1 else NO_LEAD), (rest, NO_LEAD)]
 
 
 class PromptedClassifier(GeneratorClassifier):
@@ -110,7 +126,7 @@ class PromptedClassifier(GeneratorClassifier):
         some = sample(train.index)
         alone = self.sequences(train.corpus).lengths[some].sum()
         around = sum(
-            (self.prompts(train.corpus, some, part, template).inputs.tokens.lengths + part.script.tokens).sum()
+            self.prompts(train.corpus, some, part, template).computed + len(some) * part.script.tokens
             for template in self.templates
             for part in self.parts
         )
@@ -141,15 +157,20 @@ class PromptedClassifier(GeneratorClassifier):
         total = np.zeros((len(index), self.task.width), dtype=np.float32)
         for template in self.templates:
             for part in self.parts:
-                total[:, part.columns] += self.answered(part, self.prompts(corpus, index, part, template).inputs)
+                total[:, part.columns] += self.answered(part, self.prompts(corpus, index, part, template))
         return normalised(self.task, total / np.float32(len(self.templates)))
 
-    def answered(self, part: Part, inputs: Inputs) -> FloatArray:
+    def answered(self, part: Part, behind: Behind) -> FloatArray:
         """What the model says of a part of the task behind each prompt, float32 (rows, part's width)."""
         net = self.net.to(default_device()).eval()
         net.script = part.script
-        material = Prompts(inputs, self.tokenizer.pad_token_id, part.script.tokens)
-        return logits_of(net, material, np.arange(inputs.rows), part.task, self.scoring_tokens)
+        material = Prompts(behind.inputs, self.tokenizer.pad_token_id, part.script.tokens)
+        logits = np.empty((behind.inputs.rows, part.task.width), dtype=np.float32)
+        for rows, alike in behind.groups:
+            net.begin(alike.tolist())
+            logits[rows] = logits_of(net, material, rows, part.task, self.scoring_tokens)
+        net.begin(())
+        return logits
 
     @staticmethod
     def score_together(models: Sequence[Any], rows: Rows) -> list[Scores] | None:
@@ -166,7 +187,7 @@ class PromptedClassifier(GeneratorClassifier):
         records = _taken(self.records(corpus, template), index)
         none = np.zeros(len(index), dtype=np.int64)
         if self.shots is None:
-            return Behind(records, none, none)
+            return Behind(records, none, none, NO_LEAD)
         pool, places = self._shown(corpus, index, part)
         used, slots = np.unique(places, return_inverse=True)
         slots = slots.reshape(places.shape) - (len(used) and used[0] < 0)
@@ -186,7 +207,10 @@ class PromptedClassifier(GeneratorClassifier):
             ]
         )
         shown, known = ((each > 0).sum(axis=1) for each in (kept, lengths))
-        return Behind(replace(records, tokens=tokens, types=types), shown, known)
+        inputs = replace(records, tokens=tokens, types=types)
+        full = np.flatnonzero(shown == known)
+        whole = first + int(lengths[0].sum()) if self.drawn is not None and len(full) else 0
+        return Behind(inputs, shown, known, tokens.row(full[0])[:whole] if whole else NO_LEAD)
 
     def _shown(self, corpus: Corpus, index: Positions, part: Part) -> tuple[Corpus, Positions]:
         """Examples, and which of them stand before each record, in that order: (rows, most), -1 for none."""

@@ -20,7 +20,7 @@ from fivefold.models.base import Classifier, Cost
 from fivefold.models.generator.endpoint import Client, Endpoint, Tail
 from fivefold.models.generator.kept import Kept
 from fivefold.models.generator.net import Writer
-from fivefold.models.generator.prompted import Part, PromptedClassifier, sample
+from fivefold.models.generator.prompted import Behind, Part, PromptedClassifier, sample
 from fivefold.models.generator.tree_pass import Nodes
 from fivefold.models.networks.expense import BASE_BYTES
 from fivefold.task import FloatArray, Task
@@ -135,9 +135,9 @@ class RemoteClassifier(PromptedClassifier):
         said += f" (by the prompts of {rows:,} rows; answers that are kept are not asked for again)"
         return said + ("; a list takes as many again for every label in it" if self.writing.write == "list" else "")
 
-    def answered(self, part: Part, inputs: Inputs) -> FloatArray:
+    def answered(self, part: Part, behind: Behind) -> FloatArray:
         """What the server says of a part of the task behind each prompt, float32 (rows, part's width)."""
-        return self._scored(part, inputs, RemoteWriter(self.client))
+        return self._scored(part, behind.inputs, RemoteWriter(self.client))
 
     def _scored(self, part: Part, inputs: Inputs, writer: Writer) -> FloatArray:
         logits = [np.zeros((0, part.task.width), dtype=np.float32)]

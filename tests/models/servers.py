@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,8 +15,13 @@ import torch
 from transformers import AutoModelForCausalLM
 
 
+SILENCE = 2.5
+"""Seconds that a server takes which doesn't answer."""
+
+
 class Served(ThreadingHTTPServer):
-    """Scores the tokens that it is sent as vLLM does; `plan` holds statuses that come first.
+    """Scores the tokens that it is sent as vLLM does; `plan` holds statuses that come first, 0 for an answer
+    that never comes.
 
     `says` is what it gives: log-probabilities of the prompt, of what it wrote alone as llama.cpp's server, or none.
     """
@@ -57,6 +63,10 @@ class Handler(BaseHTTPRequestHandler):
             right = self.path == "/v1/completions"
             error = {"error": self.headers["Authorization"]}
             told = served.answer(served.asked[-1]["prompt"]) if right and status == 200 else error
+        if status == 0:
+            time.sleep(SILENCE)
+            self.close_connection = True
+            return
         said = json.dumps(told).encode()
         self.send_response(status if right else 404)
         self.send_header("Content-Length", str(len(said)))

@@ -120,6 +120,16 @@ def test_a_busy_server_is_asked_again(server: Served, folders: dict[str, Path]) 
     assert len(prompts) == len(set(prompts)) + 3
 
 
+def test_a_silent_server_is_asked_again(server: Served, folders: dict[str, Path]) -> None:
+    task, corpus = goods(6)
+    server.plan.append(0)
+    classifier = remote(task, server, folders, {"retries": 5, "concurrency": 1, "timeout": 2})
+    classifier.fit(corpus.rows(), None)
+    assert np.isfinite(classifier.score(corpus.rows(np.arange(1))).logits).all()
+    prompts = [tuple(each["prompt"]) for each in server.asked]
+    assert len(prompts) > len(set(prompts))
+
+
 def test_a_server_in_trouble_ends_the_run_and_what_it_said_is_kept(server: Served, folders: dict[str, Path]) -> None:
     task, corpus = goods(6)
     server.plan += [200, 200, 500, 500, 500]

@@ -33,7 +33,7 @@ LEAST = 8
 """Tokens of an example's text, however small its share of the context."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Part:
     """What is asked for behind one prompt.
 

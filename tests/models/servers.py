@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-
 SILENCE = 2.5
 """Seconds that a server takes which doesn't answer."""
 

@@ -330,7 +330,7 @@ def list_by_hand(model: Any, prompt: list[int], end: int) -> list[float]:
 
 @pytest.mark.parametrize("name", DECODERS)
 def test_a_list_is_scored_turn_by_turn(name: str, writers: dict[str, Backbone], folders: dict[str, Path]) -> None:
-    items = Items((5, 6), tuple((*words(each), 9) for each in NAMES), ENDS.get(name, 1))
+    items = Items("labels", (5, 6), tuple((*words(each), 9) for each in NAMES), ENDS.get(name, 1))
     net = WriterNet(writers[name], Listing(items)).eval()
     random = np.random.default_rng(4)
     rows = [[0, *random.integers(3, 300, length).tolist()] for length in (3, 11, 7, 1, 18, 6)]
@@ -344,7 +344,7 @@ def test_a_list_is_scored_turn_by_turn(name: str, writers: dict[str, Backbone], 
 
 
 def test_a_list_is_dictated_to_its_end(writers: dict[str, Backbone], folders: dict[str, Path]) -> None:
-    items = Items((5, 6), tuple((*words(each), 9) for each in NAMES), 1)
+    items = Items("labels", (5, 6), tuple((*words(each), 9) for each in NAMES), 1)
     task = Task(tuple(Binary(name) for name in NAMES))
     labels = Labels(task, np.array([[1, 0, 0, 1], [0, 0, 0, 0], [1, -1, 0, 0]], dtype=np.int32))
     script, rows = Listing(items), [PROMPT, PROMPT[:4], PROMPT[:2]]

@@ -171,7 +171,7 @@ def test_what_is_dictated_costs_what_transformers_says(
 
 @pytest.mark.parametrize("name", ENCODER_DECODERS)
 def test_a_list_is_scored_turn_by_turn(name: str, writers: dict[str, Backbone], references: dict[str, Any]) -> None:
-    items, by = Items((5, 6), tuple((*words(each), 9) for each in NAMES), 1), spoken(name, references)
+    items, by = Items("labels?", (5, 6), tuple((*words(each), 9) for each in NAMES), 1), spoken(name, references)
     random = np.random.default_rng(4)
     rows = [[*random.integers(3, 300, length).tolist(), 1] for length in (3, 11, 7)]
     net = WriterNet(writers[name], Listing(items)).eval()

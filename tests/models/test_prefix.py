@@ -24,10 +24,10 @@ from fivefold.data.demo import demo
 from fivefold.data.labels import learn_task
 from fivefold.models.backbones.adapters import Adapter, attach
 from fivefold.models.backbones.backbone import Origin, load_decoder
+from fivefold.models.backbones.prefix import FEWEST, continues
 from fivefold.models.decoder import net as decoder_net
 from fivefold.models.decoder.classifier import DecoderClassifier
 from fivefold.models.decoder.net import DecoderNet
-from fivefold.models.decoder.prefix import FEWEST, continues
 from fivefold.models.pooled.net import PooledNet
 from fivefold.task import Task
 

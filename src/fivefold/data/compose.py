@@ -24,6 +24,14 @@ class Figures:
 
 
 @dataclass(frozen=True)
+class Near:
+    """Labelled rows like others: of each, `places` in a `pool`, int64 (rows, most), nearest first, -1 for none."""
+
+    places: npt.NDArray[np.int64]
+    pool: Corpus
+
+
+@dataclass(frozen=True)
 class Corpus:
     """All rows of a table, held once.
 
@@ -39,6 +47,8 @@ class Corpus:
         float32 (rows,), how much each row counts in training, or None for all alike.
     figures
         Numbers that linear models read instead of a text field, or None.
+    near
+        Training rows that are like each row, which models may show as examples, or None.
     """
 
     ids: npt.NDArray[Any]
@@ -46,6 +56,7 @@ class Corpus:
     labels: Labels | None = None
     weights: FloatArray | None = None
     figures: Figures | None = None
+    near: Near | None = None
     built: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __len__(self) -> int:

@@ -18,9 +18,9 @@ FAMILIES = {
     "feedforward": "fivefold.models.networks.feedforward:FeedForwardClassifier",
     "encoder": "fivefold.models.encoder.classifier:EncoderClassifier",
     "decoder": "fivefold.models.decoder.classifier:DecoderClassifier",
-    "generator": "fivefold.models.generator.classifier:GeneratorClassifier",
+    "generator": "fivefold.models.generator.remote:generator",
 }
-"""Family to the class that implements it, imported when asked for."""
+"""Family to the class that implements it, or a function that chooses one, imported when asked for."""
 
 EXTRAS = {"feedforward": "neural", "encoder": "neural", "decoder": "llm", "generator": "llm"}
 """What installs the packages that a family imports."""

@@ -26,6 +26,7 @@ from fivefold.pipeline.enrichment import corpora, kept_together, write_stage
 from fivefold.pipeline.ensemble import fit_ensemble
 from fivefold.pipeline.folds import expected, fit_folds, gather, total_cost, write_json
 from fivefold.pipeline.inspect import check_frame
+from fivefold.pipeline.nearest import with_examples
 from fivefold.pipeline.predict import FORMS, predict_frame
 from fivefold.pipeline.prepare import Prepared, prepare, single_recipes, source_name
 from fivefold.pipeline.pretrain import fit_backbone, pretraining_texts
@@ -151,7 +152,8 @@ def run_stages(store: Store, prepared: Prepared, at_once: int = 1) -> None:
 def fit_model(store: Store, prepared: Prepared, folds: Folds, at_once: int) -> None:
     """The stages "backbone", "folds" and "scores" of a single model."""
     if any(not store.has(f"folds/{fold}") for fold in folds.evaluated):
-        begin, read = beginning(prepared, folds), corpora(store, prepared, folds)
+        begin = beginning(prepared, folds)
+        read = with_examples(store, prepared, folds, corpora(store, prepared, folds))
         backbone = fit_backbone(store, prepared.recipe, pretraining_texts(prepared))
         make = classifier_maker(prepared.recipe, prepared.task, backbone)
         begun = None if begin is None else partial(begin, make)

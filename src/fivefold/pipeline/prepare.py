@@ -106,6 +106,8 @@ def prepare(recipe: Recipe, data: Any = None, test: Any = None) -> Prepared:
         log.info("  %s", sentence)
     if whole.enrichment_problems:
         raise RecipeError("\n".join(whole.enrichment_problems), next_step="mend the section enrichment")
+    if problems := [problem for single in single_recipes(whole) for problem in single.shot_problems]:
+        raise RecipeError("\n".join(problems), next_step="mend model.shots")
     catalogue = read_optional(whole.enrichment.catalogue if whole.enrichment else None)
     raw = without_leaks(raw, whole, unseen)
     layout = layout_of(whole, raw)

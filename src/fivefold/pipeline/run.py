@@ -25,6 +25,7 @@ from fivefold.models.families import maker, scores_of
 from fivefold.models.rules import ruled
 from fivefold.pipeline.decide import OutOfFold, headline_metric, load_evaluation, load_rule
 from fivefold.pipeline.enrichment import ENRICHMENT, Retriever, load_retriever
+from fivefold.pipeline.nearest import Nearest, load_nearest, settings_of
 from fivefold.pipeline.prepare import read_source
 from fivefold.pipeline.store import Store, read_json, reading
 from fivefold.recipe import Recipe, load_recipe
@@ -140,12 +141,16 @@ class Run:
         return None if self.recipe.pretraining is None else self.store.path(BACKBONE) / MODEL
 
     @cached_property
-    def retriever(self) -> Retriever | None:
-        """What finds the neighbours of new rows; None for a recipe without a section enrichment."""
+    def retriever(self) -> Retriever | Nearest | None:
+        """What finds the neighbours of new rows, as text or as examples; None where models read neither."""
         settings = self.recipe.enrichment
-        if settings is None or self.members:
+        shown = settings_of(self.recipe)
+        if self.members or settings is shown is None:
             return None
         labels = read_labels(self.rows, self.task)
+        if shown is not None:
+            return load_nearest(self.store, shown, self.rows["id"].to_list(), labels, self.folds)
+        assert settings is not None
         return load_retriever(self.store.path(ENRICHMENT), settings, labels, self.folds)
 
     def _model(self, model: Classifier, stage: str) -> Classifier:

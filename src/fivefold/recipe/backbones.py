@@ -160,9 +160,14 @@ class WeightSettings(SourceSettings):
     )
     adapter: AdapterSettings | None = Field(None, description="LoRA; none: the backbone itself is trained")
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the model isn't computed here."""
+        return False
+
     @model_validator(mode="after")
     def _source_named(self) -> WeightSettings:
-        if self.backbone is None and self.architecture is None:
+        if self.backbone is None and self.architecture is None and not self.elsewhere:
             raise ValueError(f"a {self.family} needs 'backbone', such as HuggingFaceTB/SmolLM2-135M-Instruct")
         return self
 

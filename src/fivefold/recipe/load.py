@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from fivefold.errors import RecipeError
+from fivefold.recipe.files import with_templates
 from fivefold.recipe.presets import on_preset
 from fivefold.recipe.settings import Recipe
 
@@ -58,7 +59,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), *, preset: str | None
             got=repr(plain)[:60],
             next_step="fivefold init DATA writes one",
         )
-    return build_recipe(plain, overrides, str(path), preset=preset)
+    return build_recipe(plain, overrides, str(path), preset=preset, folder=path.parent)
 
 
 def build_recipe(
@@ -67,8 +68,11 @@ def build_recipe(
     origin: str = "the recipe",
     *,
     preset: str | None = None,
+    folder: Path = Path(),
 ) -> Recipe:
     """The recipe that a plain mapping describes, on top of a preset if one is named, with `overrides` on top of both.
+
+    Templates that it names by a file are read from `folder`, and stand in the recipe from then on.
 
     Raises
     ------
@@ -76,6 +80,7 @@ def build_recipe(
         With every problem found, each naming its key.
     """
     merged, problems = _merge(plain if preset is None else on_preset(plain, preset), overrides)
+    problems += with_templates(merged, folder)
     try:
         recipe = Recipe.model_validate(merged)
     except ValidationError as error:

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from fivefold.recipe.enrichment import EnrichmentSettings
 from fivefold.recipe.ensemble import READERS, EnsembleSettings, MemberSettings, member_sections, reads
+from fivefold.recipe.generators import GeneratorSettings
 from fivefold.recipe.models import LinearSettings, ModelSettings
 from fivefold.recipe.section import Settings
 from fivefold.recipe.training import LINEAR_KEYS, ObjectiveSettings, PretrainingSettings, TrainingSettings
@@ -264,6 +265,34 @@ class Recipe(Settings):
         return self
 
     @model_validator(mode="after")
+    def _prompts_are_asked(self) -> Recipe:
+        """What is put around a record is for models as they are."""
+        if not isinstance(self.model, GeneratorSettings) or self.ensemble is not None:
+            return self
+        used = [] if self.model.shots is None else ["model.shots"]
+        used += ["model.endpoint"] if self.model.elsewhere else []
+        used += ["several model.prompts"] if len(self.model.prompts) > 1 else []
+        if used and (self.training is None or self.training.epochs):
+            raise ValueError(f"{' and '.join(used)} are for a model as it is: say training.epochs: 0 as well")
+        return self
+
+    @property
+    def shot_problems(self) -> list[str]:
+        """What examples ask of data and task that they don't allow, a sentence each."""
+        swap = self.task.swap
+        shots = self.model.shots if isinstance(self.model, GeneratorSettings) else None
+        if shots is None or shots.take != "nearest" or self.ensemble is not None:
+            return []
+        swapped = {name for pair in (swap.fields if swap else ()) for name in pair}
+        return shots.problems(self.data.text, swapped, self.enrichment is not None)
+
+    @model_validator(mode="after")
+    def _shots_allowed(self) -> Recipe:
+        if problems := self.shot_problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @model_validator(mode="after")
     def _rewards_compare_pairs(self) -> Recipe:
         """A reward head needs pairs, which it reads in no order."""
         if getattr(self.model, "head", None) != "reward" or self.ensemble is not None:
@@ -323,8 +352,7 @@ class Recipe(Settings):
     def _labels_have_one_role(self) -> Recipe:
         """A label among the texts leaks, and as an id, group, weight or fold it is nonsense."""
         data, labels = self.data, self.task.named
-        single = {"id": data.id, "group": data.group, "weight": data.weight, "fold": data.fold}
-        single["extra_fold"] = data.extra_fold
+        single = {role: getattr(data, role) for role in ("id", "group", "weight", "fold", "extra_fold")}
         roles = {"text": data.text} | {key: [name] for key, name in single.items() if name is not None}
         shared = [
             f"data.{role} and {labels[name]} both name '{name}'"
@@ -339,12 +367,12 @@ class Recipe(Settings):
     @model_validator(mode="after")
     def _folds_known(self) -> Recipe:
         """A row for one fold's model needs folds that have numbers before they are drawn."""
-        if self.data.extra_fold is None:
-            return self
-        if self.data.extra is None or (self.folds.reuse is None and self.data.fold is None):
+        numbered, shots = self.data.extra_fold is not None, getattr(self.model, "shots", None)
+        if numbered and (self.data.extra is None or (self.folds.reuse is None and self.data.fold is None)):
             raise ValueError("data.extra_fold numbers the folds of data.extra: it needs folds.reuse or data.fold")
-        if self.enrichment is not None and self.enrichment.catalogue is None:
-            raise ValueError("data.extra_fold keeps rows from some folds, which find them by enrichment: drop one")
+        found = self.enrichment is not None and self.enrichment.catalogue is None
+        if numbered and (found or (shots is not None and shots.take == "nearest")):
+            raise ValueError("data.extra_fold keeps rows from some folds, which find them as neighbours: drop one")
         return self
 
     @property

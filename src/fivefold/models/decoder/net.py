@@ -13,8 +13,8 @@ from torch import Tensor
 
 from fivefold.models.backbones.adapters import Adapter, copy_weights, load_adapter, own_weights, redraw, save_adapter
 from fivefold.models.backbones.passes import Pass
+from fivefold.models.backbones.prefix import FEWEST, Prefix, continues, prefix_of, state_of
 from fivefold.models.backbones.resident import Resident
-from fivefold.models.decoder.prefix import FEWEST, Prefix, continues, prefix_of, state_of
 from fivefold.models.pooled.net import PooledNet
 
 COMPUTING = threading.Lock()

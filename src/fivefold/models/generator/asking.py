@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from fivefold.models.backbones.passes import Sequences as Padded
+from fivefold.models.generator.answers import Positions
 from fivefold.models.generator.beams import Beams
 from fivefold.models.generator.choices import choices_of, moved
-from fivefold.models.generator.net import WriterNet, Written
+from fivefold.models.generator.net import Writer, Written
 from fivefold.models.generator.tree_pass import nodes_of
 from fivefold.models.generator.writing import Questionnaire
 from fivefold.task import Labels
@@ -40,6 +41,11 @@ class Asking:
         self.beams = None if beams is None else Beams(answers, self.choices, beams)
 
     @property
+    def words(self) -> str:
+        """What asks the first question."""
+        return self.questions.asked[0].words
+
+    @property
     def tokens(self) -> int:
         """Tokens behind a prompt that a pass reads, at most."""
         return len(self.questions.answers) if self.beams is None else self.beams.tokens
@@ -49,34 +55,38 @@ class Asking:
         """Tokens of the longest line behind a prompt."""
         return int(self.questions.answers.depths.max()) + 1
 
-    def scores(self, net: WriterNet, prompts: Padded) -> Tensor:
+    def scores(self, net: Writer, prompts: Padded) -> Tensor:
         """Log-odds and log-probabilities of the rows of a batch, fp32 (rows, width)."""
         return self.columns.logits(self.candidates(net, prompts))
 
-    def candidates(self, net: WriterNet, prompts: Padded) -> Tensor:
+    def candidates(self, net: Writer, prompts: Padded) -> Tensor:
         """Log-probability of each candidate of all questions, fp32 (rows, candidates)."""
         self._follow(prompts.ids.device)
         if self.beams is not None:
             return self.choices.candidates(self.beams.guesses(net, prompts))
-        hidden = net.read(prompts, self.nodes.repeated(len(prompts.ids)))
-        sums = self.choices.candidates(self._guesses(net, hidden))
-        return sums / self.choices.lengths if self.normalise == "length" else sums
-
-    def _guesses(self, net: WriterNet, hidden: Tensor) -> Tensor:
-        """Log-probability of each guess that counts, (B, guesses)."""
-        choices = self.choices
+        choices, rows = self.choices, len(prompts.ids)
+        places, nodes = choices.places.expand(rows, -1), self.nodes.repeated(rows)
         if self.normalise == "branches":
-            places = torch.unique(choices.places)
-            logits = net.vocabulary_logits(hidden[:, places], choices.vocabulary)
-            return choices.among_rivals(logits, torch.searchsorted(places, choices.places))
-        logits = torch.log_softmax(net.vocabulary_logits(hidden), dim=-1)
-        return logits[:, choices.places, choices.vocabulary[choices.words]]
+            own = net.weighed(prompts, nodes, places, choices.vocabulary, choices.words)
+            return choices.candidates(choices.among_rivals(own))
+        sums = choices.candidates(net.guessed(prompts, nodes, places, choices.vocabulary[choices.words]))
+        return sums / choices.lengths if self.normalise == "length" else sums
 
     def _follow(self, device: torch.device) -> None:
         """Move what says how answers are read to where the weights are, once."""
         if self.nodes.tokens.device != device:
             self.nodes, self.choices = moved(self.nodes, device), moved(self.choices, device)
             self.columns = moved(self.columns, device)
+
+    def answers(self, labels: Labels) -> list[tuple[int, ...]]:
+        """The right answer to the only question, in ids, for each row; () where it isn't known."""
+        (asked,) = self.questions.asked
+        return [asked.candidates[number] if number >= 0 else () for number in asked.chosen(labels).tolist()]
+
+    def kinds(self, labels: Labels) -> list[Positions]:
+        """The rows of each answer to the only question, of those that rows have."""
+        chosen = self.questions.asked[0].chosen(labels)
+        return [np.flatnonzero(chosen == number) for number in np.unique(chosen[chosen >= 0])]
 
     def dictated(self, labels: Labels) -> Written:
         """What rows with these labels write: every answer that is known."""

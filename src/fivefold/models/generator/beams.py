@@ -6,12 +6,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from fivefold.models.backbones.passes import Sequences as Padded
 from fivefold.models.generator.answers import ROOT, Answers, Positions
 from fivefold.models.generator.choices import Choices, log_sums, moved
-from fivefold.models.generator.net import WriterNet
+from fivefold.models.generator.net import Writer
 from fivefold.models.generator.tree_pass import nodes_of
 
 
@@ -63,7 +62,7 @@ class Beams:
         lines = self.width * len(self.answers.ends) * (int(self.answers.depths.max()) + 1)
         return min(len(self.choices.read), lines)
 
-    def guesses(self, net: WriterNet, prompts: Padded) -> Tensor:
+    def guesses(self, net: Writer, prompts: Padded) -> Tensor:
         """Log-probability of each guess among its rivals, fp32 (B, guesses)."""
         rows, device = len(prompts.ids), prompts.ids.device
         choices, found = moved(self.choices, device), self.even.to(device).expand(rows, -1)
@@ -74,8 +73,8 @@ class Beams:
                 best = asked[np.argsort(-reached[:, asked], axis=1, kind="stable")[:, : self.width]]
                 np.put_along_axis(read, best, np.isfinite(np.take_along_axis(reached, best, axis=1)), axis=1)
             own = self._said(net, prompts, choices, read)
-            shares = own - log_sums(own, choices.groups)[:, choices.groups]
-            found = torch.where(torch.from_numpy(read).to(device)[:, choices.groups], shares, found)
+            chosen = torch.from_numpy(read).to(device)[:, choices.groups]
+            found = torch.where(chosen, choices.among_rivals(own), found)
             passed: npt.NDArray[np.bool_] = np.any(read, axis=0)
             behind = (self.before >= 0) & passed[self.groups[self.before]]
             leads = self.before[behind]
@@ -83,24 +82,17 @@ class Beams:
             reached[:, behind] = np.where(read[:, self.groups[leads]], chances, -np.inf)
         return found
 
-    def _said(self, net: WriterNet, prompts: Padded, choices: Choices, read: npt.NDArray[np.bool_]) -> Tensor:
-        """The logit of each guess whose choice is read, of others whatever, (B, guesses)."""
+    def _said(self, net: Writer, prompts: Padded, choices: Choices, read: npt.NDArray[np.bool_]) -> Tensor:
+        """What speaks for each guess whose choice is read, of others whatever, (B, guesses)."""
         answers, device = self.answers, prompts.ids.device
         chosen = [np.flatnonzero(row) for row in read]
         reads = [answers.before(self.first[groups]) for groups in chosen]
-        parents = [answers.parents[self.first[groups]] for groups in chosen]
-        places = [
-            torch.from_numpy(np.where(nodes == ROOT, 0, 1 + np.searchsorted(seen, nodes)))
-            for nodes, seen in zip(parents, reads, strict=True)
-        ]
-        slots = np.maximum(np.cumsum(read, axis=1) - 1, 0)
-        hidden = net.read(prompts, moved(nodes_of(answers, reads), device))
-        at = pad_sequence(places, batch_first=True).to(device)
-        logits = net.vocabulary_logits(
-            hidden.gather(1, at[..., None].expand(-1, -1, hidden.shape[2])), choices.vocabulary
-        )
-        index = torch.from_numpy(slots).to(device)[:, choices.groups] * logits.shape[2] + choices.words
-        return logits.flatten(1).gather(1, index)
+        places = np.zeros(read.shape, dtype=np.int64)
+        for row, (groups, seen) in enumerate(zip(chosen, reads, strict=True)):
+            nodes = answers.parents[self.first[groups]]
+            places[row, groups] = np.where(nodes == ROOT, 0, 1 + np.searchsorted(seen, nodes))
+        at = torch.from_numpy(places).to(device)[:, choices.groups]
+        return net.weighed(prompts, moved(nodes_of(answers, reads), device), at, choices.vocabulary, choices.words)
 
 
 def _even(choices: Choices) -> Tensor:

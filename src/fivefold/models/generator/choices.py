@@ -44,17 +44,8 @@ class Choices:
     groups: Tensor
     paths: Tensor
 
-    def among_rivals(self, logits: Tensor, places: Tensor) -> Tensor:
-        """Log-probability of each guess among its rivals.
-
-        Parameters
-        ----------
-        logits
-            (B, read, words).
-        places
-            int64 (guesses,): where among what was read each guess is made.
-        """
-        own = logits[:, places, self.words]
+    def among_rivals(self, own: Tensor) -> Tensor:
+        """Log-probability of each guess among its rivals, from what speaks for each, (B, guesses) both."""
         return own - log_sums(own, self.groups)[:, self.groups]
 
     @property

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fivefold.data.compose import Corpus, Rows
+from fivefold.data.compose import Corpus, Near, Rows
 from fivefold.errors import RecipeError
 from fivefold.models.backbones.adapters import Adapter
 from fivefold.models.backbones.architectures import PositionLimit, position_limit
 from fivefold.models.backbones.backbone import (
+    Backbone,
     Origin,
     Weights,
     load_tokenizer,
@@ -25,13 +26,14 @@ from fivefold.models.backbones.backbone import (
     save_backbone,
 )
 from fivefold.models.backbones.encoder_decoders import check_room, is_encoder_decoder
-from fivefold.models.backbones.resident import TRAINED, resident
+from fivefold.models.backbones.resident import TRAINED, Resident, resident
 from fivefold.models.base import History
 from fivefold.models.generator.asking import Asking, Normalise
 from fivefold.models.generator.choices import moved
 from fivefold.models.generator.listing import Listing
 from fivefold.models.generator.net import AdaptedWriter, Script, WriterNet
-from fivefold.models.generator.prompts import Chat, Format, encoded_format, format_of
+from fivefold.models.generator.prompts import PLAIN_HEADER, Chat, Format, encoded_format, format_of
+from fivefold.models.generator.shared import SharedWriter
 from fivefold.models.generator.writing import Writing, closed
 from fivefold.models.networks.material import Positions, Sequences
 from fivefold.models.networks.network import Columns, Network, read_both_ways, truncation_remarks, weights_of
@@ -75,6 +77,11 @@ class Dictated(Supervised):
         return module(**batch, written=written), weights[written.rows]
 
 
+def load_untrained(origin: Origin, tokenizer: Any, *, seed: int) -> Backbone:
+    """A backbone that all folds ask as it is; no adapter ever stands on it."""
+    return load_writer(origin, tokenizer, seed=seed)
+
+
 def end_of(tokenizer: Any) -> int:
     """The id that ends what is written.
 
@@ -90,6 +97,14 @@ def end_of(tokenizer: Any) -> int:
         f"The tokenizer of '{tokenizer.name_or_path}' has no token that ends a text.",
         next_step="name a model in model.tokenizer whose tokenizer has an end or a separator token",
     )
+
+
+def silent(rows: Rows) -> Rows:
+    """An empty text; one for each of `rows` where these have examples of their own, which it then has too."""
+    near = rows.corpus.near
+    own = None if near is None else Near(near.places[rows.index], near.pool)
+    ids = id_array(["silence"]) if own is None else rows.ids
+    return Corpus(ids, {name: [""] * len(ids) for name in rows.corpus.fields}, near=own).rows()
 
 
 class GeneratorClassifier(Network):
@@ -144,6 +159,7 @@ class GeneratorClassifier(Network):
         self.writing = Writing(write, question, dict(questions), yes, no, choices, dict(answers))
         self.writing.check(task)
         self.net: Any = None
+        self.home: Resident | None = None
         self.backbone_remarks: tuple[str, ...] = ()
 
     def _held(self, weights: str) -> Weights:
@@ -166,22 +182,30 @@ class GeneratorClassifier(Network):
 
     @cached_property
     def script(self) -> Script:
-        """What is written behind a prompt; the words around texts and answers don't depend on the columns' names."""
-        shown = self._format(["text"])
-        header = tuple(self.tokenizer.encode(shown.header, add_special_tokens=False))
-        end = end_of(self.tokenizer)
-        if self.writing.write == "list":
-            begun = header + (closed(self._plain) if shown.lead else ())
-            return Listing(self.writing.listed(self.task, self._plain, header=begun, end=end))
-        asked = self.writing.about(self.task, self._plain, lead=shown.lead, header=header, end=end)
+        """What is written behind a prompt."""
+        return self.script_of(self.task, self.writing)
+
+    def script_of(self, task: Task, writing: Writing) -> Script:
+        """What is written of a task; the words around texts and answers don't depend on the columns' names."""
+        shown = self._format(["text"], self.template)
+        header, end = self.header_ids(shown.header), end_of(self.tokenizer)
+        if writing.write == "list":
+            return Listing(writing.listed(task, self.plain, header=header, end=end))
+        asked = writing.about(task, self.plain, lead=shown.lead, header=header, end=end)
         return Asking(asked, self.normalise, self.beams)
 
-    def _format(self, names: Sequence[str]) -> Format:
+    def _format(self, names: Sequence[str], template: str | None) -> Format:
         if is_encoder_decoder(self.config):
-            return encoded_format(names, self.template, self.chat, self.system)
-        return format_of(self.tokenizer, names, self.template, self.chat, self.system)
+            return encoded_format(names, template, self.chat, self.system)
+        return format_of(self.tokenizer, names, template, self.chat, self.system)
 
-    def _plain(self, text: str) -> tuple[int, ...]:
+    def header_ids(self, words: str) -> tuple[int, ...]:
+        """What stands between a question and its answer in ids; a list begins on a line of its own."""
+        header = tuple(self.tokenizer.encode(words, add_special_tokens=False))
+        return header + closed(self.plain) if self.writing.write == "list" and words in (PLAIN_HEADER, "") else header
+
+    def plain(self, text: str) -> tuple[int, ...]:
+        """Words as ids, of which none are special tokens."""
         return tuple(tokenise([text], self.tokenizer, None).ids.tolist())
 
     def learn_vocabulary(self, train: Rows) -> None:
@@ -189,32 +213,40 @@ class GeneratorClassifier(Network):
 
     def sequences(self, corpus: Corpus) -> Sequences:
         """The prompts of all rows."""
-        shown = self._format(list(corpus.fields))
+        return Prompts(self.records(corpus, self.template), self.tokenizer.pad_token_id, self.script.tokens)
+
+    def records(self, corpus: Corpus, template: str | None) -> Inputs:
+        """All rows in a template's words."""
+        shown = self._format(list(corpus.fields), template)
         reading = replace(self.reading, template=shown.template)
-        inputs = corpus.once(
-            f"generator:{tokenizer_digest(self.tokenizer)}:{reading}", lambda fields: self._inputs(fields, reading)
-        )
-        return Prompts(inputs, self.tokenizer.pad_token_id, self.script.tokens)
+        key = f"generator:{tokenizer_digest(self.tokenizer)}:{reading}"
+        return corpus.once(key, lambda fields: self._inputs(fields, reading))
 
     def _inputs(self, fields: Columns, reading: Reading) -> Inputs:
+        return reading.inputs(read_both_ways(fields, self.task.swap), self.tokenizer, self.limit)
+
+    @cached_property
+    def limit(self) -> PositionLimit:
+        """Tokens of a prompt, without questions and answers, which an encoder-decoder reads apart from it."""
         limit = position_limit(self.config)
         if is_encoder_decoder(self.config):
             check_room(self.config, 1 + self.script.deepest)
-            room = limit
-        else:
-            room = PositionLimit(limit.tokens - self.script.deepest, limit.hard)
-        return reading.inputs(read_both_ways(fields, self.task.swap), self.tokenizer, room)
+            return limit
+        return PositionLimit(limit.tokens - self.script.deepest, limit.hard)
 
     def build(self, labels: Labels | None, seed: int) -> nn.Module:
         """The backbone, with an adapter that adds nothing yet where one is trained."""
         return self._made(seed, trained=True)
 
     def _made(self, seed: int, *, trained: bool) -> WriterNet:
+        if not self._trains:
+            self.home = resident(self.origin, self.tokenizer, seed=seed, trained=False, load=load_untrained)
+            self.backbone_remarks = self.home.loaded.remarks
+            return SharedWriter(self.home.loaded, self.script)
         if self.adapter is None:
             loaded = load_writer(self.origin, self.tokenizer, seed=seed)
             self.backbone_remarks = loaded.remarks
-            net = WriterNet(loaded, self.script, self.unfrozen_layers)
-            return net if self._trains else net.requires_grad_(False)
+            return WriterNet(loaded, self.script, self.unfrozen_layers)
         home = resident(self.origin, self.tokenizer, seed=seed, trained=trained, load=load_writer)
         self.backbone_remarks = home.loaded.remarks
         name = TRAINED if trained else home.free_name()
@@ -248,12 +280,15 @@ class GeneratorClassifier(Network):
 
         Contextual calibration is Zhao et al. 2021 (arXiv 2102.09690), section 5, with an empty text for the input.
         """
-        found = super().score(rows)
+        found = self.said(rows)
         if not self.contextual:
             return found
-        silence = Corpus(id_array(["silence"]), {name: [""] for name in rows.corpus.fields})
-        biases = super().score(silence.rows()).logits
+        biases = self.said(silent(rows)).logits
         return Scores(self.task, found.ids, normalised(self.task, found.logits - biases))
+
+    def said(self, rows: Rows) -> Scores:
+        """Logits of `rows` as they are."""
+        return super().score(rows)
 
     @staticmethod
     def score_together(models: Sequence[Any], rows: Rows) -> list[Scores] | None:

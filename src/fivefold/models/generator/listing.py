@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from fivefold.models.backbones.passes import Sequences as Padded
-from fivefold.models.generator.answers import ROOT, Question, grow
+from fivefold.models.generator.answers import ROOT, Positions, Question, grow
 from fivefold.models.generator.choices import LOWEST, choices_of, log_sums, moved
-from fivefold.models.generator.net import WriterNet, Written
+from fivefold.models.generator.net import Writer, Written
 from fivefold.models.generator.tree_pass import Nodes, chains
 from fivefold.task import MISSING, Labels
 
@@ -23,6 +23,8 @@ class Items:
 
     Parameters
     ----------
+    words
+        What asks for it.
     header
         Ids between a prompt and the list.
     labels
@@ -31,6 +33,7 @@ class Items:
         The id that ends the list.
     """
 
+    words: str
     header: tuple[int, ...]
     labels: tuple[tuple[int, ...], ...]
     end: int
@@ -53,6 +56,11 @@ class Listing:
         self.latest = torch.from_numpy(latest)
 
     @property
+    def words(self) -> str:
+        """What asks for the list."""
+        return self.items.words
+
+    @property
     def tokens(self) -> int:
         """Tokens behind a prompt that a pass reads, at most."""
         return len(self.items.header) + sum(map(len, self.items.labels)) + len(self.choices.read)
@@ -62,7 +70,7 @@ class Listing:
         """Tokens of the longest line behind a prompt."""
         return len(self.items.header) + sum(map(len, self.items.labels)) + 1
 
-    def scores(self, net: WriterNet, prompts: Padded) -> Tensor:
+    def scores(self, net: Writer, prompts: Padded) -> Tensor:
         """Log-odds of each label at its turn, fp32 (rows, labels)."""
         rows, width = len(prompts.ids), len(self.items.labels)
         odds = prompts.ids.new_zeros(rows, width, dtype=torch.float32)
@@ -80,15 +88,13 @@ class Listing:
                 written[row] += self.items.labels[label] if label < width else ()
         return odds
 
-    def _turn(self, net: WriterNet, prompts: Padded, written: Sequence[Sequence[int]], first: Tensor) -> Tensor:
+    def _turn(self, net: Writer, prompts: Padded, written: Sequence[Sequence[int]], first: Tensor) -> Tensor:
         """Log-odds of each label from `first` on behind what is written, (B, labels)."""
         device = prompts.ids.device
         choices, latest = moved(self.choices, device), self.latest.to(device)
-        hidden = net.read(prompts, moved(self._behind(written), device))
+        nodes = moved(self._behind(written), device)
         places = torch.tensor([len(each) for each in written], device=device)[:, None] + choices.places
-        at = hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[2]))
-        logits = net.vocabulary_logits(at, choices.vocabulary)
-        own = logits.gather(2, choices.words.expand(len(at), -1)[..., None])[..., 0]
+        own = net.weighed(prompts, nodes, places, choices.vocabulary, choices.words)
         allowed = latest >= first[:, None]
         own = own.masked_fill(~allowed, -torch.inf)
         guesses = torch.where(allowed, own - log_sums(own, choices.groups)[:, choices.groups], -torch.inf)
@@ -112,6 +118,16 @@ class Listing:
             lines[row, :known, :known] = np.where(np.tri(known, dtype=bool), np.arange(known), -1)
             lines[row, known:total, known : known + inner.shape[1]] = np.where(inner == ROOT, -1, known + inner)
         return Nodes(*(torch.from_numpy(each) for each in (tokens, depths, lines)))
+
+    def answers(self, labels: Labels) -> list[tuple[int, ...]]:
+        """The list of each row and its end, in ids; () where a label is missing."""
+        return [tuple(self._list(codes)) for codes in labels.codes.tolist()]
+
+    def kinds(self, labels: Labels) -> list[Positions]:
+        """The rows that have each label, and those that have none; of those that lack no cell."""
+        codes = np.where((labels.codes == MISSING).any(axis=1, keepdims=True), MISSING, labels.codes)
+        having = [np.flatnonzero(column == 1) for column in codes.T]
+        return [rows for rows in (*having, np.flatnonzero((codes == 0).all(axis=1))) if len(rows)]
 
     def dictated(self, labels: Labels) -> Written:
         """The list of each row and its end; none of a row with a missing label."""

@@ -18,6 +18,7 @@ from fivefold.models.backbones.net import Net
 from fivefold.models.backbones.passes import Passes, real_first
 from fivefold.models.backbones.passes import Sequences as Padded
 from fivefold.models.backbones.resident import Resident
+from fivefold.models.generator.answers import Positions
 from fivefold.models.generator.decoder_pass import spoken_at
 from fivefold.models.generator.tree_pass import Nodes, hidden_at
 from fivefold.task import Labels
@@ -42,8 +43,30 @@ class Written:
     tokens: Tensor
 
 
+class Writer(Protocol):
+    """A language model that says how likely tokens are behind a prompt and what was written after it."""
+
+    def weighed(self, prompts: Padded, nodes: Nodes, places: Tensor, vocabulary: Tensor, words: Tensor) -> Tensor:
+        """What speaks for each guess, up to a number that all guesses of a place share, fp32 (B, guesses).
+
+        Parameters
+        ----------
+        places
+            int64 (B, guesses): where each is made, 0 behind the prompt, 1 + i behind the i-th node of a row.
+        vocabulary, words
+            The distinct ids that are guessed, and what is guessed, as positions among them: (guesses,).
+        """
+
+    def guessed(self, prompts: Padded, nodes: Nodes, places: Tensor, tokens: Tensor) -> Tensor:
+        """Log-probability of each guessed id, (guesses,), among the whole vocabulary, fp32 (B, guesses)."""
+
+
 class Script(Protocol):
     """What a model is to write behind a prompt, and what its scores are read off."""
+
+    @property
+    def words(self) -> str:
+        """What asks for it, where one question is asked."""
 
     @property
     def tokens(self) -> int:
@@ -53,11 +76,17 @@ class Script(Protocol):
     def deepest(self) -> int:
         """Tokens of the longest line behind a prompt."""
 
-    def scores(self, net: WriterNet, prompts: Padded) -> Tensor:
+    def scores(self, net: Writer, prompts: Padded) -> Tensor:
         """Log-odds and log-probabilities of the rows of a batch, fp32 (rows, width)."""
 
     def dictated(self, labels: Labels) -> Written:
         """What rows with these labels write."""
+
+    def answers(self, labels: Labels) -> list[tuple[int, ...]]:
+        """What each row writes, in ids, where one question is asked; () where it isn't known."""
+
+    def kinds(self, labels: Labels) -> list[Positions]:
+        """Rows by what they write, of which examples take some of each."""
 
 
 class WriterNet(Net):
@@ -105,6 +134,21 @@ class WriterNet(Net):
         if self.two_stacks:
             return spoken_at(self.backbone, self.passes, prompts, nodes)
         return hidden_at(self.backbone, self.passes, prompts, nodes)
+
+    def weighed(self, prompts: Padded, nodes: Nodes, places: Tensor, vocabulary: Tensor, words: Tensor) -> Tensor:
+        """Logits of guesses, see `Writer`; only of the words that are guessed."""
+        distinct, back = torch.unique(places, dim=1, return_inverse=True)
+        return self.vocabulary_logits(self._at(prompts, nodes, distinct), vocabulary)[:, back, words]
+
+    def guessed(self, prompts: Padded, nodes: Nodes, places: Tensor, tokens: Tensor) -> Tensor:
+        """Log-probabilities of guesses, see `Writer`."""
+        distinct, back = torch.unique(places, dim=1, return_inverse=True)
+        return self.vocabulary_logits(self._at(prompts, nodes, distinct)).log_softmax(dim=-1)[:, back, tokens]
+
+    def _at(self, prompts: Padded, nodes: Nodes, places: Tensor) -> Tensor:
+        """The vectors at places of each row, (B, n) -> (B, n, H)."""
+        hidden = self.read(prompts, nodes)
+        return hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[2]))
 
     def vocabulary_logits(self, hidden: Tensor, words: Tensor | None = None) -> Tensor:
         """What the head says of every token, or of these words, fp32; (..., H) -> (..., tokens)."""

@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from fivefold.models.backbones.passes import Passes
 from fivefold.models.backbones.passes import Sequences as Padded
+from fivefold.models.backbones.prefix import Prefix
 from fivefold.models.generator.answers import Answers, Positions
 
 TREES = frozenset({"gemma2", "gemma3_text", "llama", "mistral", "qwen2", "qwen3"})
@@ -74,22 +75,36 @@ def chains(sequences: Sequence[Sequence[int]]) -> Nodes:
     return Nodes(*(torch.from_numpy(each) for each in (tokens, depths, lines)))
 
 
-def hidden_at(backbone: Any, passes: Passes, prompts: Padded, nodes: Nodes) -> Tensor:
-    """The vectors of each prompt's last token and of the nodes behind it: (B, 1 + n, H)."""
-    if backbone.config.model_type in TREES and type(backbone).__module__.startswith("transformers.models."):
-        return _at_once(backbone, prompts, nodes)
+def reads_trees(backbone: Any) -> bool:
+    """Whether a prompt and its tree go through this backbone in one pass."""
+    return backbone.config.model_type in TREES and type(backbone).__module__.startswith("transformers.models.")
+
+
+def hidden_at(backbone: Any, passes: Passes, prompts: Padded, nodes: Nodes, known: Prefix | None = None) -> Tensor:
+    """The vectors of each prompt's last token and of the nodes behind it: (B, 1 + n, H).
+
+    `known` is what a backbone that reads trees made of the tokens that all prompts begin with, and go on from.
+    """
+    if reads_trees(backbone):
+        return _at_once(backbone, prompts, nodes, known)
     return _apart(backbone, passes, prompts, nodes)
 
 
-def _at_once(backbone: Any, prompts: Padded, nodes: Nodes) -> Tensor:
+def _at_once(backbone: Any, prompts: Padded, nodes: Nodes, known: Prefix | None) -> Tensor:
+    past, done = (None, 0) if known is None else (known.past, known.hidden.shape[1])
     lengths = prompts.mask.sum(dim=1)
     width = int(lengths.max())
     ids = torch.cat([prompts.ids[:, :width], nodes.tokens], dim=1)
     front = torch.arange(width, device=ids.device).expand(len(ids), -1)
     positions = torch.cat([front, lengths[:, None] + nodes.depths.clamp(min=0)], dim=1)
     mask = _mask(front < lengths[:, None], nodes)
-    hidden = backbone(input_ids=ids, attention_mask=_layered(backbone, mask, positions), position_ids=positions)
-    wanted = torch.cat([lengths[:, None] - 1, width + _count(nodes).expand(len(ids), -1)], dim=1)
+    hidden = backbone(
+        input_ids=ids[:, done:],
+        attention_mask=_layered(backbone, mask, positions, done),
+        position_ids=positions[:, done:],
+        past_key_values=past,
+    )
+    wanted = torch.cat([lengths[:, None] - 1, width + _count(nodes).expand(len(ids), -1)], dim=1) - done
     found: Tensor = hidden.last_hidden_state
     return found.gather(1, wanted[..., None].expand(-1, -1, found.shape[2]))
 
@@ -106,15 +121,16 @@ def _mask(real: Tensor, nodes: Nodes) -> Tensor:
     return mask
 
 
-def _layered(backbone: Any, mask: Tensor, positions: Tensor) -> Any:
-    """The mask as each kind of layer takes it; those with a window see no further back."""
+def _layered(backbone: Any, mask: Tensor, positions: Tensor, done: int) -> Any:
+    """The mask as each kind of layer takes it, of what comes after so many tokens; those with a window see no further
+    back."""
     config = backbone.config
     reach = getattr(config, "sliding_window", None)
     near = mask if reach is None else mask & (positions[:, :, None] - positions[:, None, :] < reach)
     layers = getattr(config, "layer_types", None)
     if layers is None:
-        return as_taken(config, near)
-    kinds = {"full_attention": mask, "sliding_attention": near}
+        return as_taken(config, near[:, done:])
+    kinds = {"full_attention": mask[:, done:], "sliding_attention": near[:, done:]}
     return {kind: as_taken(config, kinds[kind]) for kind in set(layers)}
 
 

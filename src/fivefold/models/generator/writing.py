@@ -134,6 +134,22 @@ class Writing:
                 next_step="take model.choices: names",
             )
 
+    def only(self, task: Task) -> Writing:
+        """The words for a part of a task that was checked as a whole."""
+        columns = {column for target in task.targets for column in target.columns}
+        questions = {name: words for name, words in self.questions.items() if name in task.names}
+        answers = {column: words for column, words in self.answers.items() if column in columns}
+        write = "questions" if self.write == "path" and task.tree is None else self.write
+        return replace(self, write=write, questions=questions, answers=answers)
+
+    def apart(self, task: Task) -> tuple[Task, ...]:
+        """The task in parts that are asked for by themselves."""
+        if self.write == "list":
+            return (task,)
+        levels = task.tree.levels if self.write == "path" and task.tree else ()
+        path = [Task(tuple(task.target(name) for name in levels), task.tree)] if levels else []
+        return (*path, *(Task((target,)) for target in task.targets if target.name not in levels))
+
     def about(self, task: Task, plain: Words, *, lead: str, header: tuple[int, ...], end: int) -> Questionnaire:
         """The questions about a task behind a prompt.
 
@@ -171,8 +187,8 @@ class Writing:
         """
         self.check(task)
         names = [self.answers.get(target.name, target.name) for target in task.binaries]
-        words = plain(self.question.replace("{name}", LISTED))
-        return Items(words + header, tuple(plain(name) + closed(plain) for name in names), end)
+        words = self.question.replace("{name}", LISTED)
+        return Items(words, plain(words) + header, tuple(plain(name) + closed(plain) for name in names), end)
 
     def _alone(self, target: Target, plain: Words, lead: str) -> Asked:
         """A target by itself, its candidates in the order of its codes."""

@@ -49,7 +49,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "top": ("t5", {"unfrozen_layers": 1}),
     "lora": ("byt5", {"adapter": {"rank": 4}, "write": "path"}),
     "nf4": ("t5", {"adapter": {"rank": 4}, "weights": "nf4"}),
-    "scores": ("bart", {"loss": "scores"}),
+    "scores": ("bart", {"loss": "scores", "beams": 1}),
     "lora on two": ("joined", {"adapter": {"rank": 4}, "loss": "scores", "choices": "letters"}),
 }
 
@@ -130,8 +130,8 @@ def test_peft_alone_reads_the_adapter(name: str, encoder_decoders: dict[str, Pat
     scores = fitted.score(corpus.rows(np.arange(4))).logits[:, task.slices["good"].start]
     for row in range(4):
         text = batch["input_ids"][row, : batch["attention_mask"][row].sum()]
-        before, sums = [fitted.config.decoder_start_token_id, *fitted._plain("good?")], []
-        for answer in (list(fitted._plain(" No")), list(fitted._plain(" Yes"))):
+        before, sums = [fitted.config.decoder_start_token_id, *fitted.plain("good?")], []
+        for answer in (list(fitted.plain(" No")), list(fitted.plain(" Yes"))):
             with torch.no_grad():
                 said = model(input_ids=text[None], decoder_input_ids=torch.tensor([before + answer])).logits[0]
             steps = said[len(before) - 1 : -1].log_softmax(1)
@@ -218,6 +218,12 @@ def test_conversations_are_refused(model: dict[str, Any], said: str, encoder_dec
     task, corpus = goods(3)
     with pytest.raises(RecipeError, match=said):
         made(task, encoder_decoders["t5"], **model).sequences(corpus)
+
+
+def test_examples_are_refused(encoder_decoders: dict[str, Path]) -> None:
+    task, corpus = goods(12)
+    with pytest.raises(RecipeError, match="never shown examples"):
+        made(task, encoder_decoders["t5"], training={"epochs": 0}, shots={"count": 2}).fit(corpus.rows(), None)
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,11 @@ class GeneratorClassifier(Network):
         """The backbone's transformers config."""
         return load_writer_config(self.origin, self.tokenizer)
 
+    @property
+    def two_stacks(self) -> bool:
+        """Whether texts and answers are read by stacks of their own."""
+        return is_encoder_decoder(self.config)
+
     @cached_property
     def script(self) -> Script:
         """What is written behind a prompt."""
@@ -195,7 +200,7 @@ class GeneratorClassifier(Network):
         return Asking(asked, self.normalise, self.beams)
 
     def _format(self, names: Sequence[str], template: str | None) -> Format:
-        if is_encoder_decoder(self.config):
+        if self.two_stacks:
             return encoded_format(names, template, self.chat, self.system)
         return format_of(self.tokenizer, names, template, self.chat, self.system)
 
@@ -229,7 +234,7 @@ class GeneratorClassifier(Network):
     def limit(self) -> PositionLimit:
         """Tokens of a prompt, without questions and answers, which an encoder-decoder reads apart from it."""
         limit = position_limit(self.config)
-        if is_encoder_decoder(self.config):
+        if self.two_stacks:
             check_room(self.config, 1 + self.script.deepest)
             return limit
         return PositionLimit(limit.tokens - self.script.deepest, limit.hard)

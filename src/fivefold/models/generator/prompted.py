@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from fivefold.data.compose import Corpus, Rows
 from fivefold.errors import RecipeError
-from fivefold.models.backbones.encoder_decoders import is_encoder_decoder
 from fivefold.models.base import Cost, History
 from fivefold.models.generator.answers import Positions
 from fivefold.models.generator.classifier import GeneratorClassifier, Prompts, end_of
@@ -251,7 +250,7 @@ class PromptedClassifier(GeneratorClassifier):
         return first, ids
 
     def _words(self, names: Sequence[str], template: str | None) -> tuple[Format, Turn]:
-        if is_encoder_decoder(self.config):
+        if self.two_stacks:
             raise RecipeError(
                 "An encoder-decoder was never shown examples before a record.",
                 next_step="leave model.shots out, or name a causal model",

@@ -106,6 +106,11 @@ class RemoteClassifier(PromptedClassifier):
         return PositionLimit(self.reading.max_tokens, hard=False)
 
     @property
+    def two_stacks(self) -> bool:
+        """Never: `/completions` is of causal models."""
+        return False
+
+    @property
     def alone(self) -> bool:
         """Never: no net reads records by itself."""
         return False

@@ -24,7 +24,8 @@ $(VENV)/.neural: $(VENV)/.installed
 demo: install
 	$(BIN)/fivefold demo --out runs/demo
 
-TEST := $(BIN)/pytest --numprocesses 2 --dist loadgroup
+# One thread for each of the two processes: with two each, tiny networks take three times as long.
+TEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadgroup --durations 15
 
 test: neural
 	$(TEST)

@@ -355,7 +355,7 @@ def _generate(options: argparse.Namespace) -> None:
     family_class("generator")  # names the extra where its packages are missing
     from fivefold.models.generator.sampling import Sampler
 
-    names = ("backbone", "instruction", "tokens", "temperature", "top_p", "chat", "weights", "seed")
+    names = ("backbone", "instruction", "tokens", "temperature", "top_p", "chat", "weights")
     sampler = Sampler(**{name: getattr(options, name) for name in names})
     found = generate(
         options.run, options.out, sampler.write, count=options.count, shots=options.shots, seed=options.seed

@@ -12,7 +12,7 @@ from fivefold.pipeline.generate import ROWS
 
 
 def test_texts_are_drawn_by_seed(folders: dict[str, Path]) -> None:
-    sampler = Sampler(str(folders["llama"]), "Go on {", 6, 1.0, 1.0, "no", "fp32", 0, batch=2)
+    sampler = Sampler(str(folders["llama"]), "Go on {", 6, 1.0, 1.0, "no", "fp32", batch=2)
     examples = [["one </s> two", "three"], ["four"], ["five", "six"]]
     first = sampler.write(examples, 1)
     assert len(first) == 3
@@ -21,7 +21,7 @@ def test_texts_are_drawn_by_seed(folders: dict[str, Path]) -> None:
 
 
 def test_what_follows_a_text_is_cut() -> None:
-    assert NEXT.sub("", "\nA text.\nStill it.\n\nText 6:\nanother") == "\nA text.\nStill it."
+    assert NEXT.sub("", "\nA text.\n### Still it.\n\nText 6:\nanother") == "\nA text.\n### Still it."
 
 
 def test_the_command_writes_rows(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -31,3 +31,4 @@ def test_the_command_writes_rows(folders: dict[str, Path], tmp_path: Path) -> No
     assert main([*command, "--out", str(tmp_path / "made")]) == 0
     assert pl.read_parquet(tmp_path / "made" / ROWS).height == 3
     assert main([*command, "--out", str(tmp_path / "made")]) == 2
+    assert main([*command, "--temperature", "0", "--out", str(tmp_path / "other")]) == 2

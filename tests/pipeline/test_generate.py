@@ -117,6 +117,12 @@ def test_several_fields_are_written_and_read(tmp_path: Path) -> None:
 def test_what_cannot_be_kept_apart_is_refused(teachers: Run, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="Nothing usable"):
         generate(teachers.folder, tmp_path / "none", lambda some, seed: [""] * len(some), count=2, shots=2)
+    tags = goods(30).with_columns(tags=pl.Series(["a;b", "b", "a"] * 10)).drop("dear", "supergroup")
+    tags.write_csv(tmp_path / "tags.csv")
+    data = {"train": str(tmp_path / "tags.csv"), "text": ["title"], "id": "id"}
+    plain = {"model": MODEL, "folds": {"count": 2}, "data": data, "task": {"label_list": "tags"}}
+    with pytest.raises(RunError, match="lists its labels"):
+        generate(fit(plain, out=tmp_path / "tags").folder, tmp_path / "made", parrot, count=2, shots=2)
     one = fit(teachers.recipe.model_dump(exclude_unset=True) | {"folds": {"only": 0}}, out=tmp_path / "one")
     with pytest.raises(RunError, match="no two folds"):
         generate(one.folder, tmp_path / "made", parrot, count=2, shots=2)

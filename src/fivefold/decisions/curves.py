@@ -13,7 +13,7 @@ from fivefold.evaluation.sums import Values, divide
 from fivefold.scores import EDGE
 
 BINS = 1000
-"""Groups of neighbouring scores that a curve is fitted to: no cut moves by more than the grid's step for it."""
+"""Groups of neighbouring scores that a curve is fitted to: two numbers need no more."""
 
 
 def expected(problem: Cells) -> Cells:

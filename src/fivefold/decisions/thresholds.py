@@ -41,7 +41,7 @@ SHRINKAGE = 1000.0
 
 Chosen on the out-of-fold scores of eight runs (five networks, three linear models, 11 to 34 labels) cut at random
 into rows that choose and rows that judge. Against cuts pulled to the best common one, macro-F1 is .003 to .025 higher
-where 100 to 400 rows choose; where more do, up to .016 higher and once .002 lower. Strengths from 300 to 3,000
+where 100 to 400 rows choose; where more do, up to .016 higher and once .003 lower. Strengths from 300 to 3,000
 do about as well.
 """
 

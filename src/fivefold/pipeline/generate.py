@@ -21,6 +21,7 @@ from tqdm import tqdm
 from fivefold.data.columns import counted
 from fivefold.data.compose import Corpus
 from fivefold.data.corpus import build_corpus
+from fivefold.data.duplicates import folded
 from fivefold.data.folds import Folds
 from fivefold.data.layout import probability_frame
 from fivefold.errors import DataError, RunError
@@ -130,12 +131,17 @@ def trained_corpus(run: Run) -> Corpus:
     Raises
     ------
     RunError
-        If it has fewer than two folds, or its files hold other rows by now.
+        If it has fewer than two folds, a column of lists of labels, or files that hold other rows by now.
     """
     if run.averaged or len(run.folds.evaluated) < 2:
         raise RunError(
             f"{run.folder} has no two folds that know nothing of each other.",
             next_step="name a run whose folds were all fitted",
+        )
+    if run.layout.label_list is not None:
+        raise RunError(
+            f"The training file of {run.folder} lists its labels in one column, which can't hold probabilities.",
+            next_step="train on a file with a column a label",
         )
     data = run.recipe.data
     corpus = build_corpus(read_trained(run.recipe), text=data.text, id=data.id, replace=data.replace)
@@ -188,13 +194,7 @@ def labelled(run: Run, records: Records) -> pl.DataFrame:
 
 
 def _rows_for(run: Run, fold: int, texts: pl.DataFrame, scores: Scores) -> pl.DataFrame:
-    layout = run.layout
-    if layout.label_list is not None:
-        raise RunError(
-            f"The training file of {run.folder} lists its labels in one column, which can't hold probabilities.",
-            next_step="train on a file with a column a label",
-        )
-    labels = probability_frame(layout, run.task, scores.probabilities())
+    labels = probability_frame(run.layout, run.task, scores.probabilities())
     rows = pl.concat([texts.drop(ID), labels, pl.DataFrame({FOR_FOLD: [fold] * len(texts)})], how="horizontal")
     column = run.recipe.data.id
     return rows if column is None else rows.with_columns((texts[ID] + f"-{fold}").alias(column))
@@ -231,8 +231,11 @@ def _test_keys(run: Run, names: Sequence[str]) -> set[tuple[str, ...]]:
     test = read_optional(run.recipe.data.test)
     if test is None:
         return set()
-    return {_key(row) for row in zip(*build_corpus(test, text=names).fields.values(), strict=True)}
+    return {
+        _key(row)
+        for row in zip(*build_corpus(test, text=names, replace=run.recipe.data.replace).fields.values(), strict=True)
+    }
 
 
 def _key(fields: Sequence[str]) -> tuple[str, ...]:
-    return tuple(" ".join(text.lower().split()) for text in fields)
+    return tuple(map(folded, fields))

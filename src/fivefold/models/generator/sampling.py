@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fivefold.errors import RecipeError
 from fivefold.models.backbones.architectures import PositionLimit, position_limit
 from fivefold.models.backbones.backbone import Origin, Weights, load_config, load_tokenizer, load_writer
 from fivefold.models.backbones.places import quiet
@@ -18,9 +19,8 @@ from fivefold.models.generator.prompts import Chat, format_of
 from fivefold.models.networks.reading import Reading
 from fivefold.training.precision import default_device
 
-NEXT = re.compile(r"\s*(?:\n\s*)+(?:Text \d+|###).*", re.DOTALL)
+NEXT = re.compile(r"\s*(?:\n\s*)+Text \d+.*", re.DOTALL)
 """Where a model goes on to a text that it wasn't asked for."""
-
 
 INSTRUCTION = "Here are texts of one kind. Write another one of the same kind, about something else."
 
@@ -50,8 +50,15 @@ class Sampler:
     top_p: float
     chat: Chat
     weights: Weights
-    seed: int
     batch: int = 16
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0 or not 0 < self.top_p <= 1:
+            raise RecipeError(
+                "Tokens can't be drawn so.",
+                allowed="a temperature above 0, and top_p above 0 and up to 1",
+                got=f"temperature {self.temperature}, top_p {self.top_p}",
+            )
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -61,7 +68,7 @@ class Sampler:
     def _model(self) -> Any:
         origin = Origin(self.backbone, weights=self.weights)
         with quiet():
-            whole = load_writer(origin, self._tokenizer, seed=self.seed).whole
+            whole = load_writer(origin, self._tokenizer, seed=0).whole
         return whole.eval() if self.weights in ("nf4", "int8") else whole.eval().to(default_device())
 
     def write(self, examples: Sequence[Sequence[str]], seed: int) -> list[str]:
@@ -92,6 +99,7 @@ class Sampler:
                     top_k=0,
                     max_new_tokens=self.tokens,
                     pad_token_id=tokenizer.pad_token_id,
+                    use_cache=True,
                 )
             texts = tokenizer.batch_decode(drawn[:, ids.shape[1] :], skip_special_tokens=True)
             written += [NEXT.sub("", "\n" + text).strip() for text in texts]

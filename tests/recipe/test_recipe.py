@@ -165,6 +165,14 @@ def test_names_alone_mean_classes_to_be_learnt() -> None:
     assert build_recipe({"task": {"categorical": ["a", "b"]}}).task.categorical == {"a": [], "b": []}
 
 
+def test_a_single_column_needs_no_brackets() -> None:
+    recipe = build_recipe({"data": {"text": "title"}}, overrides=["task.binary=good"])
+    assert recipe.data.text == ["title"]
+    assert recipe.task.binary == ["good"]
+    with pytest.raises(RecipeError, match=r"data\.text: should be a list"):
+        build_recipe({"data": {"text": {"title": 1}}})
+
+
 @pytest.mark.parametrize("model", [{"solver": "boosting", "leaves": 7}, ENCODER | {"windows": "mean"}])
 def test_dumped_recipe_loads_as_itself(model: dict, tmp_path: Path) -> None:
     recipe = build_recipe({"name": "naïve", "model": model, "data": {"train": "x.csv"}})

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from fivefold.recipe.section import Choices
+from fivefold.recipe.section import Choices, Names
 
 LABELS = "labels"
 """What `take` says where neighbours vote instead of giving a text."""
@@ -19,8 +19,8 @@ class EnrichmentSettings(Choices):
     catalogue: str | list[str] | None = Field(
         None, description="file or files to search; none: the training rows, of which a fold's model finds its own only"
     )
-    query: list[str] = Field([], description="text columns that are compared; empty: all of data.text")
-    match: list[str] = Field([], description="catalogue: its columns that they are compared with")
+    query: Names = Field([], description="text columns that are compared; empty: all of data.text")
+    match: Names = Field([], description="catalogue: its columns that they are compared with")
     take: str = Field(
         LABELS, description="column that neighbours give as text; labels: the votes of training rows, for each target"
     )

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from fivefold.recipe.backbones import WeightSettings
-from fivefold.recipe.section import Choices, Settings
+from fivefold.recipe.section import Choices, Names, Settings
 
 LIST_KEYS = ("questions", "yes", "no", "choices", "normalise", "beams", "contextual", "loss")
 
@@ -42,7 +42,7 @@ class ShotSettings(Choices):
         None, ge=1, description="tokens of an example's text at most; none: an equal share of the context"
     )
     seed: int | None = Field(None, ge=0, le=2**31 - 1, description="balanced: draws another set; none: the recipe's")
-    query: list[str] = Field([], description="nearest: text columns that are compared; empty: all of data.text")
+    query: Names = Field([], description="nearest: text columns that are compared; empty: all of data.text")
     backbone: str | None = Field(
         None, description="nearest: hub id or folder of a sentence encoder; none: the packaged MiniLM"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
 
 LONGEST = 100
 """No n-gram is longer."""
@@ -47,3 +47,11 @@ def _ordered(span: tuple[int, int]) -> tuple[int, int]:
 
 
 Span = Annotated[tuple[int, int], AfterValidator(_ordered)]
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+Names = Annotated[list[str], BeforeValidator(_listed)]
+"""Columns; a single one needs no brackets."""

@@ -11,7 +11,7 @@ from fivefold.recipe.enrichment import EnrichmentSettings
 from fivefold.recipe.ensemble import READERS, EnsembleSettings, MemberSettings, member_sections, reads
 from fivefold.recipe.generators import GeneratorSettings
 from fivefold.recipe.models import LinearSettings, ModelSettings
-from fivefold.recipe.section import Settings
+from fivefold.recipe.section import Names, Settings
 from fivefold.recipe.training import LINEAR_KEYS, ObjectiveSettings, PretrainingSettings, TrainingSettings
 
 Metric = Literal[
@@ -51,7 +51,7 @@ class DataSettings(Settings):
         None, description="labelled rows that are always in training and never scored; less those of train and test"
     )
     exclude: Source = Field(None, description="rows whose texts must not be in training, such as another run's data")
-    text: list[str] = Field([], description="text columns; empty: inferred and said aloud")
+    text: Names = Field([], description="text columns; empty: inferred and said aloud")
     replace: list[tuple[str, str]] = Field(
         [], description="pairs: a regular expression of Python, and what its matches in the texts become"
     )
@@ -99,10 +99,10 @@ class SwapSettings(Settings):
 class TaskSettings(Settings):
     """The targets; all empty: inferred from the training file and said aloud."""
 
-    binary: list[str] = Field([], description="0/1 columns, one label each")
+    binary: Names = Field([], description="0/1 columns, one label each")
     label_list: str | None = Field(None, description="a column that lists the labels present; each becomes a binary")
     categorical: dict[str, list[str]] = Field({}, description="column: its classes; empty: learnt from training rows")
-    tree: list[str] = Field([], description="categoricals from root to leaf")
+    tree: Names = Field([], description="categoricals from root to leaf")
     tree_paths: list[list[str]] = Field([], description="valid paths, a class a level; empty: those of training rows")
     swap: SwapSettings | None = Field(
         None, description="fields that trade places, and the classes that follow; for pairs"

@@ -256,7 +256,7 @@ def test_a_catalogue_gives_its_texts_to_every_fold(products: pl.DataFrame, near:
     again = fit({**WORDS, **TARGETS, "enrichment": section}, products, test=products.head(5), out=tmp_path / "run")
     assert again.folder == run.folder
     pl.read_csv(path).head(100).write_csv(path)
-    with pytest.raises(RunError, match="another recipe or other data"):
+    with pytest.raises(RunError, match="another recipe, data or backbone"):
         fit({**WORDS, **TARGETS, "enrichment": section}, products, out=tmp_path / "run")
 
 

@@ -68,7 +68,7 @@ def test_what_is_left_of_a_run_is_not_mixed_with_another(tmp_path: Path) -> None
     store = begun(tmp_path / "run")
     with store.stage("folds/0"):
         pass
-    with pytest.raises(RunError, match="another recipe or other data"):
+    with pytest.raises(RunError, match="another recipe, data or backbone"):
         begun(tmp_path / "run", "g")
 
 

@@ -16,8 +16,9 @@ from fivefold.data.folds import Folds
 from fivefold.errors import FivefoldError, RecipeError, RunError
 from fivefold.models.base import Classifier
 from fivefold.models.rules import RuledClassifier
+from fivefold.pipeline.origins import begun_runs
 from fivefold.pipeline.overlap import overlap
-from fivefold.pipeline.prepare import Prepared, begun_runs, read_trained
+from fivefold.pipeline.prepare import Prepared, read_trained
 from fivefold.pipeline.run import AVERAGE, MODEL, Run
 from fivefold.recipe import Recipe
 from fivefold.recipe.backbones import AdapterSettings, DecoderSettings

@@ -27,8 +27,9 @@ from fivefold.pipeline.ensemble import fit_ensemble
 from fivefold.pipeline.folds import expected, fit_folds, gather, total_cost, write_json
 from fivefold.pipeline.inspect import check_frame
 from fivefold.pipeline.nearest import with_examples
+from fivefold.pipeline.origins import single_recipes
 from fivefold.pipeline.predict import FORMS, predict_frame
-from fivefold.pipeline.prepare import Prepared, prepare, single_recipes, source_name
+from fivefold.pipeline.prepare import Prepared, prepare, source_name
 from fivefold.pipeline.pretrain import fit_backbone, pretraining_texts
 from fivefold.pipeline.publish import excerpts, publish
 from fivefold.pipeline.run import GROUP, Run, classifier_maker

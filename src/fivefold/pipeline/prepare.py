@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,14 +20,14 @@ from fivefold.data.groups import number_groups
 from fivefold.data.infer import Inferred, infer
 from fivefold.data.labels import learn_task
 from fivefold.data.layout import Layout, learn_layout, normalise
-from fivefold.data.load import content_hash, read_table
+from fivefold.data.load import read_table
 from fivefold.errors import LabelError, RecipeError
 from fivefold.models.pairs import outcomes_of
 from fivefold.objectives.weights import check_heads
 from fivefold.pipeline.decide import headline_metric
+from fivefold.pipeline.origins import fingerprint, single_recipes
 from fivefold.pipeline.overlap import purged
-from fivefold.pipeline.store import Store
-from fivefold.recipe import Recipe, dump_recipe
+from fivefold.recipe import Recipe
 from fivefold.recipe.settings import DataSettings, TaskSettings
 from fivefold.task import Categorical, IntArray, Swap, Task, Tree
 
@@ -132,18 +131,9 @@ def prepare(recipe: Recipe, data: Any = None, test: Any = None) -> Prepared:
         require_columns(unseen, whole.data.text, "text (in data.test)")
         row_ids(unseen, whole.data.id if whole.data.id in unseen.columns else None)
     more, test_texts = unlabelled_texts(whole), texts_of_test(whole, unseen)
-    digests = [dump_recipe(whole), content_hash(raw), "" if unseen is None else content_hash(unseen)]
-    digests += [digest_of(more)] if more else []
-    digests += [] if catalogue is None else [content_hash(catalogue)]
-    digests += [Store(run).description["fingerprint"] for run in begun_runs(whole)]
-    fingerprint = hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    made_from = fingerprint(whole, [raw, unseen, catalogue], more)
     extra = raw[MARK].to_numpy().astype(bool)
-    return Prepared(whole, task, layout, frame, corpus, extra, unseen, more, test_texts, catalogue, fingerprint)
-
-
-def single_recipes(recipe: Recipe) -> list[Recipe]:
-    """The recipe of every model: of each member, or the recipe itself."""
-    return [recipe.member(name) for name in recipe.ensemble.members] if recipe.ensemble else [recipe]
+    return Prepared(whole, task, layout, frame, corpus, extra, unseen, more, test_texts, catalogue, made_from)
 
 
 def unlabelled_texts(recipe: Recipe) -> list[str]:
@@ -193,23 +183,6 @@ def texts_in(frame: pl.DataFrame, data: DataSettings, origin: str) -> list[str]:
     if not present:
         require_columns(frame, data.text, f"text (in {origin})")
     return [cell for name in present for cell in field_texts(frame[name], data.replace) if cell]
-
-
-def digest_of(texts: Sequence[str]) -> str:
-    """SHA-256 of texts and their order, in hex."""
-    digest = hashlib.sha256()
-    for text in texts:
-        encoded = text.encode("utf-8", "surrogatepass")
-        digest.update(len(encoded).to_bytes(8, "little") + encoded)
-    return digest.hexdigest()
-
-
-def begun_runs(recipe: Recipe) -> list[Path]:
-    """The runs whose weights are trained on."""
-    named = []
-    for single in single_recipes(recipe):
-        named += [single.training.continue_from, single.training.adapter_from] if single.training else []
-    return [Path(name) for name in named if name]
 
 
 def read_labelled(recipe: Recipe, data: Any = None) -> pl.DataFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,11 +15,11 @@ from fivefold.errors import DataError, RecipeError
 from fivefold.models.base import Cost
 from fivefold.models.families import family_class
 from fivefold.pipeline.folds import expected, keep_curves, write_json
+from fivefold.pipeline.origins import fingerprint
 from fivefold.pipeline.prepare import (
     MARK,
     Prepared,
     complete,
-    digest_of,
     read_labelled,
     read_optional,
     texts_in,
@@ -64,12 +63,11 @@ def pretrain(recipe: Recipe, data: Any = None, *, out: str | Path, overwrite: bo
     """
     whole, texts = gather(recipe, data)
     dumped = dump_recipe(whole)
-    fingerprint = hashlib.sha256(f"{BACKBONE}\n{dumped}\n{digest_of(texts)}".encode()).hexdigest()
     store = Store(Path(out))
     with store.held():
         if overwrite:
             store.clear()
-        store.begin(fingerprint, dumped, whole.seed)
+        store.begin(fingerprint(whole, texts=texts, beside=BACKBONE), dumped, whole.seed)
         found = fit_backbone(store, whole, texts)
     assert found is not None
     return found

@@ -197,7 +197,7 @@ class Store:
         begun = self.description
         if begun["fingerprint"] != fingerprint:
             raise RunError(
-                f"{self.folder} holds a run of another recipe or other data.",
+                f"{self.folder} holds a run of another recipe, data or backbone.",
                 next_step="choose another --out, or add --overwrite to replace it",
             )
         now = versions()

@@ -199,6 +199,8 @@ def test_an_adapter_of_another_backbone_is_refused(folders: dict[str, Path], tmp
         made(task, folders["llama"], adapter={"rank": 4, "targets": ["q_proj"]}).load(tmp_path)
     with pytest.raises(ArtefactError, match="other settings"):
         made(task, folders["llama"], adapter={"rank": 4}, head="mlp").load(tmp_path)
+    with pytest.raises(ArtefactError, match="isn't the one"):
+        made(task, folders["mistral"], **VARIANTS["lora"]).load(tmp_path)
     assert json.loads((tmp_path / "adapter_config.json").read_text())["task_type"] == "SEQ_CLS"
 
 

@@ -17,7 +17,7 @@ from fivefold.data.compose import Corpus
 from fivefold.data.corpus import build_corpus
 from fivefold.data.demo import demo
 from fivefold.data.labels import learn_task
-from fivefold.errors import RecipeError
+from fivefold.errors import ArtefactError, RecipeError
 from fivefold.models.families import scores_of
 from fivefold.models.generator.classifier import GeneratorClassifier
 from fivefold.models.generator.net import WriterNet
@@ -132,6 +132,8 @@ def test_untrained_it_answers_and_keeps_only_a_name(folders: dict[str, Path], tm
     asked.net = None
     both = scores_of([again, asked], corpus.rows())
     np.testing.assert_array_equal([each.logits for each in both], [expected, expected])
+    with pytest.raises(ArtefactError, match="isn't the one"):
+        made(task, folders["mistral"], {"epochs": 0}).load(tmp_path)
 
 
 def test_what_is_said_of_silence_is_taken_off(folders: dict[str, Path]) -> None:

@@ -9,11 +9,9 @@ from pathlib import Path
 import polars as pl
 
 from fivefold.data.load import content_hash
+from fivefold.models.backbones import contents
 from fivefold.pipeline.store import Store
 from fivefold.recipe import Recipe, dump_recipe
-
-ENDS = 1 << 20
-"""Bytes that are read at either end of a file of weights: training changes all of them."""
 
 
 def single_recipes(recipe: Recipe) -> list[Recipe]:
@@ -36,8 +34,8 @@ def local_weights(recipe: Recipe) -> list[Path]:
         shots = getattr(single.model, "shots", None)
         named += [getattr(single.model, key, None) for key in ("backbone", "decoder", "tokenizer")]
         named += [shots.backbone] if shots else []
-    paths = {name: Path(name).expanduser() for name in named if name}
-    return [path for _, path in sorted(paths.items()) if path.exists()]
+    paths = {contents.local(name) for name in named}
+    return sorted(path for path in paths if path is not None)
 
 
 def fingerprint(
@@ -50,7 +48,7 @@ def fingerprint(
     digests = [beside, dump_recipe(recipe), *(None if frame is None else content_hash(frame) for frame in frames)]
     digests += [digest_of(texts)]
     digests += [Store(run).description["fingerprint"] for run in begun_runs(recipe)]
-    digests += [weights_digest(path) for path in local_weights(recipe)]
+    digests += [contents.digest(path) for path in local_weights(recipe)]
     return hashlib.sha256(repr(digests).encode()).hexdigest()
 
 
@@ -60,19 +58,4 @@ def digest_of(texts: Sequence[str]) -> str:
     for text in texts:
         encoded = text.encode("utf-8", "surrogatepass")
         digest.update(len(encoded).to_bytes(8, "little") + encoded)
-    return digest.hexdigest()
-
-
-def weights_digest(path: Path) -> str:
-    """SHA-256, in hex, of the names, lengths and ends of a folder's files, or of a file; notes don't count."""
-    digest = hashlib.sha256()
-    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-        if not file.is_file() or file.suffix == ".md" or file.name.startswith("."):
-            continue
-        size = file.stat().st_size
-        digest.update(f"{file.name}\0{size}\0".encode())
-        with file.open("rb") as content:
-            digest.update(content.read(ENDS))
-            content.seek(max(size - ENDS, 0))
-            digest.update(content.read(ENDS))
     return digest.hexdigest()

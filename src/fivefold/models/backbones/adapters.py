@@ -7,6 +7,7 @@ LoRA is Hu et al. 2021 (arXiv 2106.09685), rsLoRA Kalajdzievski 2023 (arXiv 2312
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fivefold.errors import ArtefactError, RecipeError
+from fivefold.models.backbones.contents import SOURCE
 from fivefold.models.backbones.encoder_decoders import is_encoder_decoder
 from fivefold.models.backbones.low_rank import make_lean
 from fivefold.models.backbones.places import first_line
@@ -217,6 +219,8 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
 
 def write_tensors(adapter: Adapter, tensors: Mapping[str, Tensor], like: Path, folder: Path) -> None:
     """Write an adapter as `save_adapter` does, of the backbone and the head of the one saved at `like`."""
+    if (like / SOURCE).is_file():
+        shutil.copy(like / SOURCE, folder / SOURCE)
     config = json.loads((like / CONFIG).read_text("utf-8")) | {"r": adapter.rank, "lora_alpha": adapter.alpha}
     (folder / CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
     save_file({name: each.contiguous() for name, each in tensors.items()}, folder / WEIGHTS, {"format": "pt"})

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fivefold.data.compose import Rows
 from fivefold.models.backbones.adapters import Adapter, load_adapter
 from fivefold.models.backbones.backbone import Backbone, Weights, load_decoder
+from fivefold.models.backbones.contents import check_source, keep_source
 from fivefold.models.backbones.kernels import Kernels, usable
 from fivefold.models.backbones.resident import TRAINED, Resident, resident
 from fivefold.models.decoder.net import AdaptedNet, DecoderNet, copy_adapter
@@ -119,6 +120,7 @@ class DecoderClassifier(PooledClassifier):
     def save(self, folder: Path) -> None:
         """Write adapter and head in PEFT's layout, or the whole backbone where it was trained itself."""
         if isinstance(self.net, AdaptedNet):
+            keep_source(folder, self.origin.name)
             self.net.save_adapter(folder, self.origin.name)
         else:
             super().save(folder)
@@ -132,6 +134,7 @@ class DecoderClassifier(PooledClassifier):
         if self.adapter is None:
             super().load(folder)
             return
+        check_source(folder, self.origin.name)
         self.net = self._adapted(self.adapter, None, self.seed, trained=False)
         self.net.load_adapter(folder)
         self.resumed = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -25,6 +24,7 @@ from fivefold.models.backbones.backbone import (
     load_writer_config,
     save_backbone,
 )
+from fivefold.models.backbones.contents import check_source, keep_source
 from fivefold.models.backbones.encoder_decoders import check_room, is_encoder_decoder
 from fivefold.models.backbones.resident import TRAINED, Resident, resident
 from fivefold.models.base import History
@@ -44,9 +44,6 @@ from fivefold.task import Labels, Task
 from fivefold.training.inputs import Inputs
 from fivefold.training.precision import choose_precision, default_device
 from fivefold.training.tokens import tokenise, tokenizer_digest
-
-SOURCE = "source.json"
-"""Names the backbone of a model of which nothing was trained."""
 
 
 @dataclass(frozen=True)
@@ -322,12 +319,12 @@ class GeneratorClassifier(Network):
 
     def save(self, folder: Path) -> None:
         """Write the adapter in PEFT's layout, or the whole model; nothing of one that wasn't trained but its name."""
+        if self._trains and self.adapter is None:
+            save_backbone(self.net.loaded.whole, self.tokenizer, folder)
+            return
+        keep_source(folder, self.origin.name)
         if isinstance(self.net, AdaptedWriter):
             self.net.save_adapter(folder, self.origin.name)
-        elif self._trains:
-            save_backbone(self.net.loaded.whole, self.tokenizer, folder)
-        else:
-            (folder / SOURCE).write_text(json.dumps({"backbone": self.origin.name}), encoding="utf-8")
 
     def load(self, folder: Path) -> None:
         """Become the model that `save` wrote; the backbone of an adapter is found by its name."""
@@ -336,6 +333,7 @@ class GeneratorClassifier(Network):
             self.tokenizer_name = str(folder)
             for name in ("tokenizer", "config", "script"):
                 self.__dict__.pop(name, None)
+        check_source(folder, self.origin.name)
         self.net = self._made(self.seed, trained=False)
         if isinstance(self.net, AdaptedWriter):
             self.net.load_adapter(folder)

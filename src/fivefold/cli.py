@@ -356,10 +356,9 @@ def _generate(options: argparse.Namespace) -> None:
     from fivefold.models.generator.sampling import Sampler
 
     names = ("backbone", "instruction", "tokens", "temperature", "top_p", "chat", "weights")
-    sampler = Sampler(**{name: getattr(options, name) for name in names})
-    found = generate(
-        options.run, options.out, sampler.write, count=options.count, shots=options.shots, seed=options.seed
-    )
+    asked = {name: getattr(options, name) for name in names}
+    write, numbers = Sampler(**asked).write, {name: getattr(options, name) for name in ("count", "shots", "seed")}
+    found = generate(options.run, options.out, write, **numbers, settings=asked)
     print(f"Records: {found.records:,}, in {found.rows:,} rows; left out {found.dropped:,}")
     print(
         f"To use them: --set data.extra={found.folder / ROWS} --set data.extra_fold={FOR_FOLD} "

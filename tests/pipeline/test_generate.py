@@ -12,7 +12,7 @@ from tests.pipeline.test_enrichment import Heard
 from fivefold.data.demo import demo
 from fivefold.errors import DataError, RecipeError, RunError
 from fivefold.pipeline.fit import fit_unpublished as fit
-from fivefold.pipeline.generate import FOR_FOLD, PARENTS, ROWS, generate
+from fivefold.pipeline.generate import ABOUT, DRAFT, FOR_FOLD, PARENTS, ROWS, generate
 from fivefold.pipeline.run import Run
 from fivefold.recipe import build_recipe
 
@@ -90,6 +90,36 @@ def test_an_ensemble_teaches_fold_by_fold(teachers: Run, tmp_path: Path) -> None
     names = [name for name in rows.columns if name.startswith("supergroup=")]
     np.testing.assert_allclose(rows.select(names).sum_horizontal(), 1, atol=1e-5)
     assert students(both, found.folder / ROWS, tmp_path / "run").out_of_fold.scores.logits.shape[0] == 90
+
+
+def test_a_killed_command_goes_on(teachers: Run, tmp_path: Path) -> None:
+    asked = {"count": 150, "shots": 2, "seed": 3}
+    seeds: list[int] = []
+
+    def killed(examples: Sequence[Sequence[str]], seed: int) -> list[str]:
+        seeds.append(seed)
+        if len(seeds) == 3:
+            raise KeyboardInterrupt
+        return parrot(examples, seed)
+
+    def counted(examples: Sequence[Sequence[str]], seed: int) -> list[str]:
+        all_seeds.append(seed)
+        return parrot(examples, seed)
+
+    all_seeds: list[int] = []
+    whole = generate(teachers.folder, tmp_path / "whole", counted, **asked)
+    with pytest.raises(KeyboardInterrupt):
+        generate(teachers.folder, tmp_path / "made", killed, **asked)
+    with (tmp_path / "made" / DRAFT).open("a") as file:
+        file.write('["half a li')
+    with pytest.raises(DataError, match="another command"):
+        generate(teachers.folder, tmp_path / "made", killed, **{**asked, "shots": 3})
+    again = generate(teachers.folder, tmp_path / "made", killed, **asked)
+    assert seeds == [*all_seeds[:3], *all_seeds[2:]]
+    assert (again.records, again.dropped) == (whole.records, whole.dropped)
+    for name in (ROWS, PARENTS, ABOUT):
+        assert (again.folder / name).read_bytes() == (whole.folder / name).read_bytes()
+    assert not (again.folder / DRAFT).exists()
 
 
 def test_several_fields_are_written_and_read(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +44,9 @@ TRIES = 4
 
 ROWS, PARENTS, ABOUT = "rows.parquet", "parents.parquet", "about.json"
 
+DRAFT = "draft.jsonl"
+"""What was written so far, until all is."""
+
 Writer = Callable[[Sequence[Sequence[str]], int], Sequence[str]]
 """Sets of examples and a seed to a text each."""
 
@@ -67,8 +71,59 @@ class Generated:
     dropped: int
 
 
-def generate(teachers: Path, out: Path, write: Writer, *, count: int, shots: int, seed: int = 0) -> Generated:
+class Draft:
+    """Texts that were written so far, kept so that a command that was killed goes on.
+
+    Parameters
+    ----------
+    path
+        The file: a line that says what they are written for, then one for every call of the writer.
+    about
+        What they are written for.
+    write
+        The writer, called for what the file doesn't hold yet.
+
+    Raises
+    ------
+    DataError
+        If the file is about something else.
+    """
+
+    def __init__(self, path: Path, about: Mapping[str, Any], write: Writer) -> None:
+        self.path, self.writer = path, write
+        lines = path.read_text("utf-8").split("\n")[:-1] if path.exists() else []
+        if lines and json.loads(lines[0]) != about:
+            raise DataError(
+                f"{path} holds what another command began to write.", next_step="delete it, or name another folder"
+            )
+        self.kept: list[list[str]] = [json.loads(line) for line in lines[1:]]
+        with writing(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(f"{line}\n" for line in lines or [json.dumps(about)]), "utf-8")
+
+    def write(self, examples: Sequence[Sequence[str]], seed: int) -> Sequence[str]:
+        """A text for each set of examples; calls are to be repeated in their order."""
+        if self.kept:
+            return self.kept.pop(0)
+        texts = list(self.writer(examples, seed))
+        with writing(self.path.parent), self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(texts) + "\n")
+        return texts
+
+
+def generate(
+    teachers: Path,
+    out: Path,
+    write: Writer,
+    *,
+    count: int,
+    shots: int,
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
+) -> Generated:
     """Write records after examples of a run's training rows, labelled by its models.
+
+    A call that was killed goes on in its folder.
 
     Parameters
     ----------
@@ -80,6 +135,8 @@ def generate(teachers: Path, out: Path, write: Writer, *, count: int, shots: int
         Records wanted.
     shots
         Rows of one fold that each record follows.
+    settings
+        What else the writer was told, for about.json.
 
     Raises
     ------
@@ -88,12 +145,14 @@ def generate(teachers: Path, out: Path, write: Writer, *, count: int, shots: int
     """
     run = Run.load(teachers)
     corpus = trained_corpus(run)
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and {path.name for path in out.iterdir()} - {DRAFT}:
         raise DataError(f"{out} isn't empty.", next_step="name another folder, or delete it")
-    records = written(run, corpus, write, count=count, shots=shots, seed=seed)
+    about = {"teachers": str(teachers), "fingerprint": run.store.description["fingerprint"]}
+    about |= {"count": count, "shots": shots, "seed": seed, **(settings or {})}
+    draft = Draft(out / DRAFT, about, write)
+    records = written(run, corpus, draft.write, count=count, shots=shots, seed=seed)
     rows = labelled(run, records)
     with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
         rows.write_parquet(out / ROWS)
         pl.DataFrame(
             {
@@ -102,8 +161,8 @@ def generate(teachers: Path, out: Path, write: Writer, *, count: int, shots: int
                 "parents": [list(record.parents) for record in records.kept],
             }
         ).write_parquet(out / PARENTS)
-        about = {"teachers": str(teachers), "fingerprint": run.store.description["fingerprint"]}
-        write_text(out / ABOUT, json.dumps({**about, "count": count, "shots": shots, "seed": seed}, indent=1))
+        write_text(out / ABOUT, json.dumps(about, indent=1))
+        draft.path.unlink()
     return Generated(out, len(records.kept), rows.height, records.dropped)
 
 
@@ -231,10 +290,8 @@ def _test_keys(run: Run, names: Sequence[str]) -> set[tuple[str, ...]]:
     test = read_optional(run.recipe.data.test)
     if test is None:
         return set()
-    return {
-        _key(row)
-        for row in zip(*build_corpus(test, text=names, replace=run.recipe.data.replace).fields.values(), strict=True)
-    }
+    fields = build_corpus(test, text=names, replace=run.recipe.data.replace).fields
+    return {_key(row) for row in zip(*fields.values(), strict=True)}
 
 
 def _key(fields: Sequence[str]) -> tuple[str, ...]:

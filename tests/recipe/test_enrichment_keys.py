@@ -7,6 +7,7 @@ import pytest
 from fivefold import cli
 from fivefold.errors import RecipeError
 from fivefold.recipe import build_recipe
+from fivefold.recipe.conflicts import conflicts
 from fivefold.recipe.enrichment import EnrichmentSettings
 
 CATALOGUE = {"catalogue": "c.csv", "match": ["name"], "take": "text"}
@@ -64,7 +65,7 @@ def test_what_does_not_go_together_is_a_mistake(case: str) -> None:
 
 def test_pairs_are_enriched_by_what_they_share() -> None:
     recipe = build_recipe({**PAIR, "enrichment": {**CATALOGUE, "query": ["prompt"]}})
-    assert recipe.enrichment_problems == []
+    assert conflicts(recipe) == []
 
 
 def test_members_of_an_ensemble_have_the_section() -> None:

@@ -121,6 +121,14 @@ def test_keys_that_contradict_each_other(plain: dict, message: str) -> None:
         build_recipe(plain)
 
 
+def test_conflicts_between_sections_are_told_together() -> None:
+    plain = {"data": {"text": ["a"], "extra_fold": "f"}, "task": {"binary": ["a"]}, "training": {"epochs": 2}}
+    with pytest.raises(RecipeError) as caught:
+        build_recipe(plain)
+    for said in ("data.text and task.binary both name 'a'", "needs folds.reuse", "'linear' doesn't use training"):
+        assert said in str(caught.value)
+
+
 def test_a_model_that_names_no_family_is_linear() -> None:
     assert build_recipe({"model": {"C": 2}}).model.family == "linear"
     assert build_recipe({}).model == build_recipe({"model": {}}).model

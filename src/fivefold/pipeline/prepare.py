@@ -28,6 +28,7 @@ from fivefold.pipeline.decide import headline_metric
 from fivefold.pipeline.origins import fingerprint, single_recipes
 from fivefold.pipeline.overlap import purged
 from fivefold.recipe import Recipe
+from fivefold.recipe.conflicts import conflicts
 from fivefold.recipe.settings import DataSettings, TaskSettings
 from fivefold.task import Categorical, IntArray, Swap, Task, Tree
 
@@ -103,10 +104,8 @@ def prepare(recipe: Recipe, data: Any = None, test: Any = None) -> Prepared:
     whole, sentences = complete(recipe, raw, unseen)
     for sentence in sentences:
         log.info("  %s", sentence)
-    if whole.enrichment_problems:
-        raise RecipeError("\n".join(whole.enrichment_problems), next_step="mend the section enrichment")
-    if problems := [problem for single in single_recipes(whole) for problem in single.shot_problems]:
-        raise RecipeError("\n".join(problems), next_step="mend model.shots")
+    if problems := [problem for each in (whole, *single_recipes(whole)) for problem in conflicts(each)]:
+        raise RecipeError("\n".join(dict.fromkeys(problems)), next_step="mend the recipe")
     catalogue = read_optional(whole.enrichment.catalogue if whole.enrichment else None)
     raw = without_leaks(raw, whole, unseen)
     layout = layout_of(whole, raw)

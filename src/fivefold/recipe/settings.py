@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from fivefold.recipe.conflicts import conflicts
 from fivefold.recipe.enrichment import EnrichmentSettings
-from fivefold.recipe.ensemble import READERS, EnsembleSettings, MemberSettings, member_sections, reads
-from fivefold.recipe.generators import GeneratorSettings
+from fivefold.recipe.ensemble import EnsembleSettings, MemberSettings, member_sections, reads
 from fivefold.recipe.models import LinearSettings, ModelSettings
 from fivefold.recipe.section import Names, Settings
-from fivefold.recipe.training import LINEAR_KEYS, ObjectiveSettings, PretrainingSettings, TrainingSettings
+from fivefold.recipe.training import ObjectiveSettings, PretrainingSettings, TrainingSettings
 
 Metric = Literal[
     "f1_macro",
@@ -216,109 +216,8 @@ class Recipe(Settings):
         return {**value, "model": model, **trained}
 
     @model_validator(mode="after")
-    def _nothing_idle(self) -> Recipe:
-        """Sections that the family doesn't read are mistakes, not silent no-ops."""
-        if self.ensemble is not None:
-            return self
-        family = self.model.family
-        unread = []
-        if family == "linear":
-            fields = ObjectiveSettings.model_fields
-            changed = [k for k in fields if k not in LINEAR_KEYS and getattr(self.objective, k) != fields[k].default]
-            unread += [f"objective.{key}" for key in changed] + (["training"] if self.training else [])
-            unread += ["objective.class_weights: positive"] if self.objective.class_weights == "positive" else []
-        if getattr(self.model, "loss", None) == "tokens":
-            fields = ObjectiveSettings.model_fields
-            unread += [f"objective.{key}" for key in fields if getattr(self.objective, key) != fields[key].default]
-        if family == "feedforward" and self.training is not None and self.training.gradient_checkpointing:
-            unread.append("training.gradient_checkpointing")
-        if family not in READERS["pretraining"] and self.pretraining is not None:
-            unread.append("pretraining")
-        if unread:
-            raise ValueError(f"model.family '{family}' doesn't use {', '.join(unread)}")
-        return self
-
-    @model_validator(mode="after")
-    def _frozen_layers_have_no_gradients(self) -> Recipe:
-        """With all layers frozen, what says how layers learn is a mistake."""
-        if self.training is None or getattr(self.model, "unfrozen_layers", None) != 0:
-            return self
-        fields = TrainingSettings.model_fields
-        keys = ("layer_decay", "gradient_checkpointing")
-        changed = [f"training.{key}" for key in keys if getattr(self.training, key) != fields[key].default]
-        if changed:
-            raise ValueError(f"model.unfrozen_layers 0 doesn't use {', '.join(changed)}")
-        return self
-
-    @model_validator(mode="after")
-    def _something_trains(self) -> Recipe:
-        """Only a model that can answer untrained may stay so."""
-        untrained = self.training is not None and self.training.epochs == 0
-        if untrained and self.model.family != "generator" and self.ensemble is None:
-            raise ValueError("training.epochs 0 trains nothing, and only model.family 'generator' answers untrained")
-        if untrained and getattr(self.model, "adapter", None) is not None:
-            raise ValueError("training.epochs 0 trains no model.adapter: leave it out")
-        if untrained and getattr(self.model, "decoder", None) is not None:
-            raise ValueError("training.epochs 0 leaves a model.decoder's attention to its encoder random")
-        if self.model.family == "generator" and self.model.unfrozen_layers == 0 and not untrained:
-            raise ValueError("model.unfrozen_layers 0 trains nothing of a generator: say training.epochs: 0 as well")
-        return self
-
-    @model_validator(mode="after")
-    def _prompts_are_asked(self) -> Recipe:
-        """What is put around a record is for models as they are."""
-        if not isinstance(self.model, GeneratorSettings) or self.ensemble is not None:
-            return self
-        used = [] if self.model.shots is None else ["model.shots"]
-        used += ["model.endpoint"] if self.model.elsewhere else []
-        used += ["several model.prompts"] if len(self.model.prompts) > 1 else []
-        if used and (self.training is None or self.training.epochs):
-            raise ValueError(f"{' and '.join(used)} are for a model as it is: say training.epochs: 0 as well")
-        return self
-
-    @property
-    def shot_problems(self) -> list[str]:
-        """What examples ask of data and task that they don't allow, a sentence each."""
-        swap = self.task.swap
-        shots = self.model.shots if isinstance(self.model, GeneratorSettings) else None
-        if shots is None or shots.take != "nearest" or self.ensemble is not None:
-            return []
-        swapped = {name for pair in (swap.fields if swap else ()) for name in pair}
-        return shots.problems(self.data.text, swapped, self.enrichment is not None)
-
-    @model_validator(mode="after")
-    def _shots_allowed(self) -> Recipe:
-        if problems := self.shot_problems:
-            raise ValueError("; ".join(problems))
-        return self
-
-    @model_validator(mode="after")
-    def _rewards_compare_pairs(self) -> Recipe:
-        """A reward head needs pairs, which it reads in no order."""
-        if getattr(self.model, "head", None) != "reward" or self.ensemble is not None:
-            return self
-        if self.task.named and (self.task.swap is None or list(self.task.named) != [self.task.swap.target]):
-            raise ValueError("model.head 'reward' compares two answers: it needs task.swap, and no target but its own")
-        keys = ("swapped_training", "swapped_scoring")
-        changed = [f"training.{key}" for key in keys if self.training is not None and not getattr(self.training, key)]
-        if changed:
-            raise ValueError(f"model.head 'reward' doesn't use {', '.join(changed)}: it reads each answer alone")
-        return self
-
-    @model_validator(mode="after")
-    def _members_sound(self) -> Recipe:
-        """What each member would be told as a recipe of its own, and sections that none of them reads."""
-        problems = []
-        for name in self.ensemble.members if self.ensemble else ():
-            try:
-                self.member(name)
-            except ValidationError as error:
-                said = [problem["msg"].removeprefix("Value error, ") for problem in error.errors()]
-                problems.append(f"ensemble.members.{name}: {'; '.join(said)}")
-        idle = [name for name in self.unread if name in self.model_fields_set and getattr(self, name) is not None]
-        if idle:
-            problems.append(f"no member of the ensemble reads {', '.join(idle)}: each has its own; take it out")
-        if problems:
+    def _sections_agree(self) -> Recipe:
+        if problems := conflicts(self):
             raise ValueError("; ".join(problems))
         return self
 
@@ -347,54 +246,3 @@ class Recipe(Settings):
         own = self.ensemble.members[name].model_dump(exclude_unset=True)
         sections = member_sections(self.model_dump(exclude_unset=True), own)
         return Recipe.model_validate(sections | {"name": f"{self.name}: {name}"})
-
-    @model_validator(mode="after")
-    def _labels_have_one_role(self) -> Recipe:
-        """A label among the texts leaks, and as an id, group, weight or fold it is nonsense."""
-        data, labels = self.data, self.task.named
-        single = {role: getattr(data, role) for role in ("id", "group", "weight", "fold", "extra_fold")}
-        roles = {"text": data.text} | {key: [name] for key, name in single.items() if name is not None}
-        shared = [
-            f"data.{role} and {labels[name]} both name '{name}'"
-            for role, names in roles.items()
-            for name in names
-            if name in labels
-        ]
-        if shared:
-            raise ValueError(f"{'; '.join(shared)}: a label has no other role; take it out of one of them")
-        return self
-
-    @model_validator(mode="after")
-    def _folds_known(self) -> Recipe:
-        """A row for one fold's model needs folds that have numbers before they are drawn."""
-        numbered, shots = self.data.extra_fold is not None, getattr(self.model, "shots", None)
-        if numbered and (self.data.extra is None or (self.folds.reuse is None and self.data.fold is None)):
-            raise ValueError("data.extra_fold numbers the folds of data.extra: it needs folds.reuse or data.fold")
-        found = self.enrichment is not None and self.enrichment.catalogue is None
-        if numbered and (found or (shots is not None and shots.take == "nearest")):
-            raise ValueError("data.extra_fold keeps rows from some folds, which find them as neighbours: drop one")
-        return self
-
-    @property
-    def enrichment_problems(self) -> list[str]:
-        """What the section `enrichment` asks of data and task that they don't allow, a sentence each."""
-        if self.enrichment is None:
-            return []
-        data, swap = self.data, self.task.swap
-        swapped = [name for pair in (swap.fields if swap else ()) for name in pair]
-        roles = [name for name in (data.id, data.group, data.weight, data.fold) if name is not None]
-        return self.enrichment.problems(data.text, self.task.named, swapped, roles)
-
-    @model_validator(mode="after")
-    def _enrichment_allowed(self) -> Recipe:
-        if problems := self.enrichment_problems:
-            raise ValueError("; ".join(problems))
-        return self
-
-    @model_validator(mode="after")
-    def _swap_exchanges_texts(self) -> Recipe:
-        pairs = self.task.swap.fields if self.task.swap else []
-        strange = [name for pair in pairs for name in pair if self.data.text and name not in self.data.text]
-        if strange:
-            raise ValueError(f"task.swap.fields names {strange}, which data.text doesn't; name them in both or neither")
-        return self

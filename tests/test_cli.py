@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import yaml
 
 from fivefold.cli import main
 from fivefold.data.demo import write_demo
@@ -35,6 +36,22 @@ def test_init_writes_a_recipe_that_fits(files: dict[str, Path], tmp_path: Path, 
     assert "rows checked" in capsys.readouterr().out
     assert main(["init", str(files["train"])]) == 0
     assert "binary:" in capsys.readouterr().out
+
+
+def test_init_keeps_what_was_refused(files: dict[str, Path], capsys: pytest.CaptureFixture) -> None:
+    assert main(["init", str(files["train"]), "--set", "data.id=null"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["data"]["id"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [("enrichment.query=joy", "enrichment.query"), ("decision.metric=hierarchical_f1", "hierarchical_f1")],
+)
+def test_check_refuses_what_a_fit_would(
+    change: str, said: str, files: dict[str, Path], capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["check", str(files["train"]), "--set", change]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_check_as_json(files: dict[str, Path], capsys: pytest.CaptureFixture) -> None:

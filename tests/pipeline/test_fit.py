@@ -13,8 +13,9 @@ from fivefold.errors import ArtefactError, FivefoldError, RunError
 from fivefold.pipeline import fit as fit_module
 from fivefold.pipeline.compare import compare_runs, evaluate_run, render, render_difference
 from fivefold.pipeline.fit import fit
-from fivefold.pipeline.publish import publish
+from fivefold.pipeline.publish import publish, training_texts
 from fivefold.pipeline.run import Run, load
+from fivefold.pipeline.trained import trained_rows
 from fivefold.scores import Scores
 
 
@@ -145,11 +146,50 @@ def test_folds_are_reused_so_that_scores_align(tweets: pl.DataFrame, tweets_run:
     assert "A - B" in render_difference(difference)
 
 
+def test_reused_folds_may_be_a_hold_out_and_say_what_they_cut(
+    tweets: pl.DataFrame, tweets_run: Run, tmp_path: Path
+) -> None:
+    one = {"count": 3, "only": 2, "reuse": str(tweets_run.folder)}
+    grouped = tweets.with_columns(author=pl.Series([f"a{row // 30}" for row in range(tweets.height)]))
+    run = fit({**QUICK, "folds": one, "data": {"group": "author"}}, grouped, out=tmp_path / "one")
+    assert set(run.out_of_fold.folds) == {2}
+    assert any("more than one fold" in sentence for sentence in run.folds.sentences)
+    whole = fit({**QUICK, "folds": {"reuse": str(run.folder)}}, tweets, out=tmp_path / "whole")
+    assert set(whole.out_of_fold.folds) == {0, 1, 2}
+
+
+def test_runs_with_other_labels_are_not_compared(tweets: pl.DataFrame, tweets_run: Run, tmp_path: Path) -> None:
+    turned = tweets.with_columns(joy=1 - tweets["joy"])
+    other = fit({**QUICK, "folds": {"count": 3}}, turned, out=tmp_path / "turned")
+    with pytest.raises(RunError, match="other labels"):
+        compare_runs(tweets_run.folder, other.folder)
+
+
+def test_rows_are_read_again_only_if_they_are_the_same(tweets: pl.DataFrame, tmp_path: Path) -> None:
+    path = tmp_path / "train.csv"
+    tweets.head(120).write_csv(path)
+    run = fit({**QUICK, "data": {"replace": [["the", "THE"]]}}, str(path), out=tmp_path / "run")
+    assert trained_rows(run).height == 120
+    assert any("THE" in text for text in training_texts(run).values())
+    for changed in (tweets.head(119), tweets.head(120).with_columns(joy=1 - pl.col("joy"))):
+        changed.write_csv(path)
+        with pytest.raises(RunError, match="any more"):
+            trained_rows(run)
+        assert training_texts(run) == {}
+    given = fit({**QUICK, "data": {"train": str(path)}}, tweets.head(90), out=tmp_path / "given")
+    with pytest.raises(RunError, match="given in Python"):
+        trained_rows(given)
+
+
 def test_a_given_fold_column(tweets: pl.DataFrame, tmp_path: Path) -> None:
     folds = pl.Series("fold", ["x", "y", None] * 100)
     recipe = {"model": QUICK["model"], "data": {"fold": "fold"}}
     run = fit(recipe, tweets.with_columns(folds), out=tmp_path / "run")
     assert run.evaluation.rows == 200
+    authors = pl.Series("author", [f"a{row // 30}" for row in range(300)])
+    recipe["data"] = {"fold": "fold", "group": "author"}
+    cut = fit(recipe, tweets.with_columns(folds, authors), out=tmp_path / "cut")
+    assert any("more than one fold" in sentence for sentence in cut.folds.sentences)
 
 
 def test_near_duplicates_stay_together(tweets: pl.DataFrame, tmp_path: Path) -> None:

@@ -145,6 +145,16 @@ def test_a_backbone_is_pretrained_on_texts_without_labels(rows: pl.DataFrame, to
     assert sorted(texts) == sorted(rows["text"])
 
 
+def test_excluded_texts_are_not_pretrained_on(rows: pl.DataFrame, tokenizer: str, tmp_path: Path) -> None:
+    rows.head(2).select(text=pl.col("text").str.to_uppercase()).write_csv(tmp_path / "exclude.csv")
+    pl.DataFrame({"text": ["one more", rows["text"][0] + " "]}).write_csv(tmp_path / "more.csv")
+    data = {"text": ["text"], "unlabelled": str(tmp_path / "more.csv"), "exclude": str(tmp_path / "exclude.csv")}
+    recipe = build_recipe(plain_recipe(tokenizer, data=data))
+    _, texts = gather(recipe, rows)
+    assert sorted(texts) == sorted(["one more", *rows["text"][2:]])
+    assert sorted(pretraining_texts(prepare(recipe, rows))) == sorted(texts)
+
+
 @pytest.mark.parametrize("allowed", [False, True])
 def test_texts_of_the_test_rows_are_read_only_when_allowed(
     allowed: bool, rows: pl.DataFrame, tokenizer: str, tmp_path: Path

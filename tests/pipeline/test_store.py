@@ -74,7 +74,7 @@ def test_what_is_left_of_a_run_is_not_mixed_with_another(tmp_path: Path) -> None
 
 def test_a_half_done_run_is_not_continued_by_other_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = begun(tmp_path / "run")
-    with store.stage("data"):
+    with store.stage("folds/0"):
         pass
     monkeypatch.setattr(module, "versions", lambda: {"numpy": "0.1"})
     with pytest.raises(RunError, match=r"other versions.*\n.*numpy"):
@@ -82,6 +82,32 @@ def test_a_half_done_run_is_not_continued_by_other_versions(tmp_path: Path, monk
     with store.stage("decision"):
         pass
     begun(tmp_path / "run")
+
+
+def test_nothing_fitted_gives_way_to_other_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with begun(tmp_path / "run").stage("data"):
+        pass
+    monkeypatch.setattr(module, "versions", lambda: {"numpy": "0.1"})
+    assert not begun(tmp_path / "run").has("data")
+
+
+@pytest.mark.parametrize("stage", ["data", "examples", "enrichment"])
+def test_another_run_goes_on_from_no_stage_and_no_checkpoint(tmp_path: Path, stage: str) -> None:
+    def killed(store: Store) -> None:
+        with store.stage(stage):
+            pass
+        with store.scratch("backbone") as scratch:
+            (scratch / "checkpoint").write_text("c", "utf-8")
+            raise ValueError("killed")
+
+    with pytest.raises(ValueError, match="killed"):
+        killed(begun(tmp_path / "run"))
+    again = begun(tmp_path / "run")
+    assert again.has(stage)
+    assert (tmp_path / "run" / ".backbone.scratch" / "checkpoint").exists()
+    other = begun(tmp_path / "run", "g")
+    assert not other.has(stage)
+    assert not (tmp_path / "run" / ".backbone.scratch").exists()
 
 
 def test_a_changed_recipe_is_refused(tmp_path: Path) -> None:

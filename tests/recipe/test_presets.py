@@ -44,6 +44,10 @@ def test_a_recipe_that_chooses_its_models_needs_no_preset(section: str) -> None:
         build_recipe({section: {"C": 2}}, preset="fast")
 
 
+def test_a_preset_fills_sections_that_are_null() -> None:
+    assert build_recipe({"ensemble": None, "model": None}, preset="balanced").ensemble is not None
+
+
 def test_a_preset_that_is_not_there() -> None:
     with pytest.raises(RecipeError, match="no preset 'slow'"):
         build_recipe({}, preset="slow")

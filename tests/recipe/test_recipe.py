@@ -45,7 +45,9 @@ SWAP = {"fields": [["a", "b"]], "target": "w", "classes": {"a": "b"}}
         ({"task": {"categorical": ["a"], "tree": ["a", "b"]}}, "task: tree names"),
         ({"task": {"categorical": ["a", "b"], "tree": ["a", "b"], "tree_paths": [["x"]]}}, "one class a level"),
         ({"task": {"swap": {"fields": [["a", "b"]], "target": "w", "classes": {"a": "b"}}}}, "swap.target"),
-        ({"folds": {"only": 5}}, "must be below count"),
+        ({"folds": {"only": 5}}, "must be below folds.count"),
+        ({"decision": {"thresholds": "common", "shrinkage": 3}}, "thresholds common doesn't use shrinkage"),
+        ({"model": ENCODER, "pretraining": {"objective": "causal", "masked_share": 0.2}}, "doesn't use masked_share"),
         ({"model": {"word_ngrams": None, "char_ngrams": None}}, "can't both be null"),
         ({"model": {"word_ngrams": [2, 1]}}, "low <= high"),
         ({"model": {"trees": 10}}, "doesn't use trees"),
@@ -171,6 +173,12 @@ def test_overrides_that_make_no_sense(change: str) -> None:
 
 def test_names_alone_mean_classes_to_be_learnt() -> None:
     assert build_recipe({"task": {"categorical": ["a", "b"]}}).task.categorical == {"a": [], "b": []}
+
+
+def test_a_section_that_is_null_takes_keys() -> None:
+    recipe = build_recipe({"training": None, "enrichment": None}, ["model.family=encoder", "training.epochs=1"])
+    assert recipe.training is not None
+    assert recipe.training.epochs == 1
 
 
 def test_a_single_column_needs_no_brackets() -> None:

@@ -64,6 +64,19 @@ def test_what_is_found_does_not_depend_on_batch_mates(monkeypatch: pytest.Monkey
     np.testing.assert_array_equal(alone.similarity, together.similarity)
 
 
+def test_few_entries_take_no_more_memory_than_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_module, "COMPARED", 2000)
+    vectors, sizes, nearest = unit_vectors(8), [], Index._nearest
+
+    def measured(index: Index, queries: npt.NDArray[np.float32], most: int) -> index_module.Found:
+        sizes.append(len(queries))
+        return nearest(index, queries, most)
+
+    monkeypatch.setattr(Index, "_nearest", measured)
+    assert len(build_index(vectors).search(unit_vectors(500, seed=1), 5).entries) == 500
+    assert max(sizes) * 5 * vectors.shape[1] <= 2000
+
+
 def test_no_query_finds_nothing() -> None:
     found = build_index(unit_vectors(9)).search(unit_vectors(0), 4)
     assert found.entries.shape == found.similarity.shape == (0, 4)

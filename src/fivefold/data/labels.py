@@ -264,3 +264,10 @@ def _missing(rows: int) -> IntArray:
 
 def _is_whole(name: str) -> bool:
     return name.isascii() and name.removeprefix("-").isdigit()
+
+
+def same_labels(first: Labels, second: Labels) -> bool:
+    """Whether two tables of the same rows have the same labels; soft ones to 1e-6."""
+    names = [target.name for target in first.task.targets]
+    cells = ((first.probabilities(name), second.probabilities(name)) for name in names)
+    return all(np.allclose(one, other, atol=1e-6, equal_nan=True) for one, other in cells)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fivefold.data.labels import read_labels
+from fivefold.data.groups import number_groups
+from fivefold.data.labels import read_labels, same_labels
 from fivefold.data.layout import normalise
 from fivefold.errors import LabelError, RunError
 from fivefold.evaluation.intervals import Difference, Predictions, paired_difference
@@ -35,12 +36,14 @@ def evaluate_run(folder: str | Path, data: Any = None) -> Evaluation:
     if (labels.codes == MISSING).all():
         raise LabelError("No label of the table is filled in.", next_step="evaluate on rows with labels")
     scores = run.scores(frame)
+    group = run.recipe.data.group
     return evaluate(
         labels,
         run.rule.decide_calibrated(scores),
         scores,
         run.evaluation.metric,
         seed=run.recipe.seed,
+        groups=number_groups(frame[group]) if group in frame.columns else None,
         thresholds=run.rule.thresholds,
     )
 
@@ -51,7 +54,7 @@ def compare_runs(first: str | Path, second: str | Path, metric: str | None = Non
     Raises
     ------
     RunError
-        If the runs predict different things, share no rows, or the metric doesn't apply.
+        If the runs predict different things, share no rows, know other labels of them, or the metric doesn't apply.
     """
     runs = [Run.open(first), Run.open(second)]
     if runs[0].task.columns != runs[1].task.columns:
@@ -65,9 +68,16 @@ def compare_runs(first: str | Path, second: str | Path, metric: str | None = Non
     if not shared.any():
         raise RunError("The two runs share no row by id.", next_step="fit both on the same file")
     ids = rows[0].scores.ids[shared]
+    labels = rows[0].labels.take(shared)
+    if not same_labels(labels, rows[1].labels.take(positions(rows[1].scores.ids, ids))):
+        raise RunError(
+            "The two runs know other labels of rows with the same ids.",
+            got="no column of ids: rows are numbered" if runs[0].recipe.data.id is None else None,
+            next_step="fit both on the same file, and name a column of ids in data.id",
+        )
     a, b = (align(predictions_of(run, own), ids) for run, own in zip(runs, rows, strict=True))
     groups = None if rows[0].groups is None else rows[0].groups[shared]
-    return paired_difference(rows[0].labels.take(shared), a, b, METRICS[name], seed=runs[0].recipe.seed, groups=groups)
+    return paired_difference(labels, a, b, METRICS[name], seed=runs[0].recipe.seed, groups=groups)
 
 
 def predictions_of(run: Run, rows: OutOfFold) -> Predictions:
@@ -77,9 +87,14 @@ def predictions_of(run: Run, rows: OutOfFold) -> Predictions:
 
 def align(predictions: Predictions, ids: npt.NDArray[Any]) -> Predictions:
     """The predictions in the order of `ids`."""
-    position = {name: row for row, name in enumerate(predictions.scores.ids)}
-    index = np.array([position[name] for name in ids], dtype=np.int64)
+    index = positions(predictions.scores.ids, ids)
     return Predictions(predictions.decisions[index], predictions.scores.take(index))
+
+
+def positions(ids: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Where each of the `wanted` ids stands, int64 (wanted,)."""
+    position = {name: row for row, name in enumerate(ids)}
+    return np.array([position[name] for name in wanted], dtype=np.int64)
 
 
 def render(evaluation: Evaluation) -> str:

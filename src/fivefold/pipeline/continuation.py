@@ -18,8 +18,9 @@ from fivefold.models.base import Classifier
 from fivefold.models.rules import RuledClassifier
 from fivefold.pipeline.origins import begun_runs
 from fivefold.pipeline.overlap import overlap
-from fivefold.pipeline.prepare import Prepared, read_trained
+from fivefold.pipeline.prepare import Prepared
 from fivefold.pipeline.run import AVERAGE, MODEL, Run
+from fivefold.pipeline.trained import trained_rows
 from fivefold.recipe import Recipe
 from fivefold.recipe.backbones import AdapterSettings, DecoderSettings
 
@@ -208,7 +209,7 @@ def trained_on(run: Run) -> list[tuple[Recipe, pl.DataFrame]]:
     FivefoldError
         If their files aren't there any more.
     """
-    own = read_trained(run.recipe)
+    own = trained_rows(run)
     if len(run.folds.evaluated) == 1 and own.height == len(run.folds.fold):
         own = own.filter(pl.Series(run.folds.fold != run.folds.evaluated[0]))
     earlier = [found for folder in begun_runs(run.recipe) for found in trained_on(Run.open(folder))]

@@ -14,6 +14,7 @@ import polars as pl
 
 from fivefold.data.columns import counted, require_columns
 from fivefold.data.compose import Corpus
+from fivefold.data.fold_sentences import fold_sentences
 from fivefold.data.folds import Folds, given_folds, load_folds, save_folds, training_folds
 from fivefold.data.labels import labels_frame
 from fivefold.data.split import split
@@ -211,11 +212,13 @@ def make_folds(prepared: Prepared) -> Folds:
     settings, corpus = prepared.recipe.folds, prepared.corpus
     if settings.reuse is not None:
         source = Run.open(settings.reuse).store.path("data") / "folds.parquet"
-        return load_folds(source, corpus.ids, prepared.always_training)
+        found = load_folds(source, corpus.ids, prepared.always_training)
+        said = [*found.sentences, *fold_sentences(found.fold, found.count, None, kept_together(prepared))]
+        return replace(found, only=settings.only, sentences=tuple(dict.fromkeys(said)))
     if prepared.recipe.data.fold is not None:
         column = prepared.frame[prepared.recipe.data.fold].to_list()
         given = [None if extra else fold for fold, extra in zip(column, prepared.always_training, strict=True)]
-        return given_folds(given, labels=corpus.labels, only=settings.only)
+        return given_folds(given, labels=corpus.labels, groups=kept_together(prepared), only=settings.only)
     return split(
         corpus.labels,
         len(corpus),

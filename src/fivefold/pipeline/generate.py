@@ -26,9 +26,10 @@ from fivefold.data.duplicates import folded
 from fivefold.data.folds import Folds
 from fivefold.data.layout import probability_frame
 from fivefold.errors import DataError, RunError
-from fivefold.pipeline.prepare import read_optional, read_trained
+from fivefold.pipeline.prepare import read_optional
 from fivefold.pipeline.run import Run
 from fivefold.pipeline.store import write_text, writing
+from fivefold.pipeline.trained import trained_rows
 from fivefold.scores import Scores
 
 log = logging.getLogger("fivefold")
@@ -99,7 +100,7 @@ class Draft:
         self.kept: list[list[str]] = [json.loads(line) for line in lines[1:]]
         with writing(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("".join(f"{line}\n" for line in lines or [json.dumps(about)]), "utf-8")
+            write_text(path, "".join(f"{line}\n" for line in lines or [json.dumps(about)]))
 
     def write(self, examples: Sequence[Sequence[str]], seed: int) -> Sequence[str]:
         """A text for each set of examples; calls are to be repeated in their order."""
@@ -145,7 +146,7 @@ def generate(
     """
     run = Run.load(teachers)
     corpus = trained_corpus(run)
-    if out.exists() and {path.name for path in out.iterdir()} - {DRAFT}:
+    if out.exists() and any(out.iterdir()) and not (out / DRAFT).exists():
         raise DataError(f"{out} isn't empty.", next_step="name another folder, or delete it")
     about = {"teachers": str(teachers), "fingerprint": run.store.description["fingerprint"]}
     about |= {"count": count, "shots": shots, "seed": seed, **(settings or {})}
@@ -203,10 +204,7 @@ def trained_corpus(run: Run) -> Corpus:
             next_step="train on a file with a column a label",
         )
     data = run.recipe.data
-    corpus = build_corpus(read_trained(run.recipe), text=data.text, id=data.id, replace=data.replace)
-    if corpus.ids.tolist() != run.rows["id"].to_list():
-        raise RunError(f"The training rows of {run.folder} aren't those of its files any more.")
-    return corpus
+    return build_corpus(trained_rows(run), text=data.text, id=data.id, replace=data.replace)
 
 
 def written(run: Run, corpus: Corpus, write: Writer, *, count: int, shots: int, seed: int) -> Records:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Sequence
 
 import polars as pl
 import yaml
@@ -16,14 +16,13 @@ from fivefold.pipeline.prepare import (
     layout_of,
     read_labelled,
     read_optional,
+    refused_roles,
     source_name,
     task_of,
-    without_leaks,
+    understand,
 )
 from fivefold.recipe import Recipe, build_recipe
 from fivefold.task import Task
-
-log = logging.getLogger("fivefold")
 
 
 def check_data(recipe: Recipe) -> CheckReport:
@@ -32,17 +31,10 @@ def check_data(recipe: Recipe) -> CheckReport:
     Raises
     ------
     RecipeError, DataError
-        If the data can't be read as the recipe says.
+        If the data can't be read as the recipe says, or a fit would refuse it.
     """
-    raw = read_labelled(recipe)
-    test = read_optional(recipe.data.test)
-    whole, sentences = complete(recipe, raw, test)
-    for sentence in sentences:
-        log.info("  %s", sentence)
-    raw = without_leaks(raw, whole, test)
-    layout = layout_of(whole, raw)
-    frame = normalise(raw.drop(MARK), layout)
-    return check_frame(whole, task_of(whole.task, layout, frame), frame, test)
+    found = understand(recipe)
+    return check_frame(found.recipe, found.task, found.frame, found.test)
 
 
 def check_frame(recipe: Recipe, task: Task, frame: pl.DataFrame, test: pl.DataFrame | None) -> CheckReport:
@@ -65,13 +57,15 @@ def describe_recipe(recipe: Recipe) -> str:
     frame = read_labelled(recipe)
     whole, sentences = complete(recipe, frame, read_optional(recipe.data.test))
     task_of(whole.task, (layout := layout_of(whole, frame)), normalise(frame.drop(MARK), layout))
+    written = short(whole, refused_roles(recipe.data))
     reasons = "\n".join(f"# {sentence}" for sentence in sentences)
-    return f"# Inferred from {source_name(recipe.data.train)}; correct what is wrong.\n{reasons}\n{short(whole)}"
+    return f"# Inferred from {source_name(recipe.data.train)}; correct what is wrong.\n{reasons}\n{written}"
 
 
-def short(recipe: Recipe) -> str:
-    """The recipe without what is default anyway, but always with the sections a user changes first."""
+def short(recipe: Recipe, refused: Sequence[str]) -> str:
+    """The recipe without what is default anyway, but with the sections a user changes first, and the roles refused."""
     plain = recipe.model_dump(mode="json", exclude_defaults=True)
+    plain["data"] = plain.get("data", {}) | dict.fromkeys(refused)
     plain["folds"] = recipe.folds.model_dump(mode="json", include={"count", "method"}) | plain.get("folds", {})
     if "model" not in recipe.unread:
         plain["model"] = {"family": recipe.model.family} | plain.get("model", {})

@@ -22,8 +22,8 @@ from fivefold.models.base import Classifier
 from fivefold.pipeline.candidates import Candidate
 from fivefold.pipeline.continuation import trained_on
 from fivefold.pipeline.overlap import overlap
-from fivefold.pipeline.prepare import read_trained
 from fivefold.pipeline.run import Run
+from fivefold.pipeline.trained import trained_rows
 from fivefold.scores import Scores
 from fivefold.task import MISSING, Labels
 
@@ -80,7 +80,7 @@ def judging_rows(run: Run, data: Any) -> JudgingRows:
         If folds were trained on some of the rows that were given.
     """
     if data is None:
-        frame = read_trained(run.recipe)
+        frame = trained_rows(run)
         if frame.height > SAMPLE:
             frame = frame[np.sort(np.random.default_rng(run.recipe.seed).choice(frame.height, SAMPLE, replace=False))]
         told = f"{frame.height:,} training rows, which nearly all folds saw: differences count, levels are too good"

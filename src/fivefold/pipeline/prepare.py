@@ -16,6 +16,7 @@ from fivefold.data.columns import require_columns
 from fivefold.data.compose import Corpus
 from fivefold.data.corpus import build_corpus, field_texts, row_ids
 from fivefold.data.demo import demo
+from fivefold.data.duplicates import folded
 from fivefold.data.groups import number_groups
 from fivefold.data.infer import Inferred, infer
 from fivefold.data.labels import learn_task
@@ -36,6 +37,9 @@ log = logging.getLogger("fivefold")
 
 DEMO = "demo://"
 """Sources that start so are made by a generator: demo://tweets."""
+
+ROLES = ("id", "group", "weight", "fold")
+"""What a column may be beside text and label."""
 
 MARK = "__extra__"
 """Column that tells extra rows while train and extra are one table."""
@@ -86,8 +90,32 @@ class Prepared:
         return None if column is None else number_groups(self.frame[column])
 
 
-def prepare(recipe: Recipe, data: Any = None, test: Any = None) -> Prepared:
-    """Read what the recipe names and make it whole.
+@dataclass(frozen=True)
+class Understood:
+    """A recipe made whole, and the tables that it goes with.
+
+    Parameters
+    ----------
+    recipe
+        With everything inferred written out.
+    task, layout
+        The targets, and how the training file spells their labels.
+    raw, frame
+        Train rows, then extra rows: as they are read, the column `MARK` telling them apart, and with a column a target.
+    test
+        Rows to predict at the end, or None.
+    """
+
+    recipe: Recipe
+    task: Task
+    layout: Layout
+    raw: pl.DataFrame
+    frame: pl.DataFrame
+    test: pl.DataFrame | None
+
+
+def understand(recipe: Recipe, data: Any = None, test: Any = None) -> Understood:
+    """Read what the recipe names, say what is inferred, and refuse what doesn't go together.
 
     Parameters
     ----------
@@ -104,35 +132,47 @@ def prepare(recipe: Recipe, data: Any = None, test: Any = None) -> Prepared:
     whole, sentences = complete(recipe, raw, unseen)
     for sentence in sentences:
         log.info("  %s", sentence)
+    given = {name: named(source) for name, source in (("train", data), ("test", test)) if source is not None}
+    whole = whole.model_copy(update={"data": whole.data.model_copy(update=given)})
     if problems := [problem for each in (whole, *single_recipes(whole)) for problem in conflicts(each)]:
         raise RecipeError("\n".join(dict.fromkeys(problems)), next_step="mend the recipe")
-    catalogue = read_optional(whole.enrichment.catalogue if whole.enrichment else None)
+    if unseen is not None:
+        require_columns(unseen, whole.data.text, "text (in data.test)")
+        row_ids(unseen, whole.data.id if whole.data.id in unseen.columns else None)
     raw = without_leaks(raw, whole, unseen)
     layout = layout_of(whole, raw)
     frame = normalise(raw.drop(MARK), layout)
     task = task_of(whole.task, layout, frame)
-    check_swap(task, whole.data.text)
     for single in single_recipes(whole):
         check_heads(task, single.objective.head_weights)
         if getattr(single.model, "head", None) == "reward":
             outcomes_of(task)
-    source = whole.data
-    corpus = build_corpus(
-        frame,
-        text=source.text,
-        id=source.id,
-        weight=source.weight,
-        task=task,
-        replace=source.replace,
-    )
     headline_metric(whole.decision, task)
-    if unseen is not None:
-        require_columns(unseen, whole.data.text, "text (in data.test)")
-        row_ids(unseen, whole.data.id if whole.data.id in unseen.columns else None)
-    more, test_texts = unlabelled_texts(whole), texts_of_test(whole, unseen)
-    made_from = fingerprint(whole, [raw, unseen, catalogue], more)
+    return Understood(whole, task, layout, raw, frame, unseen)
+
+
+def prepare(recipe: Recipe, data: Any = None, test: Any = None) -> Prepared:
+    """Everything that a fit needs to know before the first stage; parameters and errors as of `understand`."""
+    found = understand(recipe, data, test)
+    whole, frame, raw, source = found.recipe, found.frame, found.raw, found.recipe.data
+    catalogue = read_optional(whole.enrichment.catalogue if whole.enrichment else None)
+    corpus = build_corpus(
+        frame, text=source.text, id=source.id, weight=source.weight, task=found.task, replace=source.replace
+    )
+    more, test_texts = unlabelled_texts(whole), texts_of_test(whole, found.test)
+    made_from = fingerprint(whole, [raw, found.test, catalogue], more)
     extra = raw[MARK].to_numpy().astype(bool)
-    return Prepared(whole, task, layout, frame, corpus, extra, unseen, more, test_texts, catalogue, made_from)
+    return Prepared(
+        whole, found.task, found.layout, frame, corpus, extra, found.test, more, test_texts, catalogue, made_from
+    )
+
+
+def named(source: Any) -> Any:
+    """What a recipe says of a source: paths as they are, None for tables."""
+    parts = source if isinstance(source, list) else [source]
+    if not all(isinstance(part, str | Path) for part in parts):
+        return None
+    return [str(part) for part in parts] if isinstance(source, list) else str(source)
 
 
 def unlabelled_texts(recipe: Recipe) -> list[str]:
@@ -149,7 +189,7 @@ def unlabelled_texts(recipe: Recipe) -> list[str]:
     if all(single.pretraining is None for single in single_recipes(recipe)):
         log.warning("  data.unlabelled isn't read: only the section pretraining of an encoder does.")
         return []
-    return texts_in(read_source(source), recipe.data, "data.unlabelled")
+    return not_excluded(texts_in(read_source(source), recipe.data, "data.unlabelled"), recipe)
 
 
 def texts_of_test(recipe: Recipe, test: pl.DataFrame | None) -> list[str]:
@@ -167,7 +207,16 @@ def texts_of_test(recipe: Recipe, test: pl.DataFrame | None) -> list[str]:
             "pretraining.test_texts reads the texts of data.test, and there is none.",
             next_step="add --set data.test=FILE, or leave pretraining.test_texts out",
         )
-    return texts_in(test, recipe.data, "data.test")
+    return not_excluded(texts_in(test, recipe.data, "data.test"), recipe)
+
+
+def not_excluded(texts: list[str], recipe: Recipe) -> list[str]:
+    """Texts without those of data.exclude, letter case and white space aside."""
+    exclude = read_optional(recipe.data.exclude)
+    if exclude is None:
+        return texts
+    barred = set(map(folded, texts_in(exclude, recipe.data, "data.exclude")))
+    return [text for text in texts if folded(text) not in barred]
 
 
 def texts_in(frame: pl.DataFrame, data: DataSettings, origin: str) -> list[str]:
@@ -216,17 +265,6 @@ def without_leaks(frame: pl.DataFrame, recipe: Recipe, test: pl.DataFrame | None
     return left
 
 
-def read_trained(recipe: Recipe) -> pl.DataFrame:
-    """The rows that a run of this whole recipe was given, in their order.
-
-    Raises
-    ------
-    FivefoldError
-        If its files aren't there any more.
-    """
-    return without_leaks(read_labelled(recipe), recipe, read_optional(recipe.data.test)).drop(MARK)
-
-
 def read_source(source: Any) -> pl.DataFrame:
     """The table of a source; demo://SHAPE is generated."""
     if isinstance(source, list):
@@ -258,14 +296,18 @@ def complete(recipe: Recipe, frame: pl.DataFrame, test: pl.DataFrame | None = No
         labels=_present(named, frame) if named else None,
         test_columns=() if test is None else test.columns,
     )
-    roles = {"id": found.id, "group": found.group, "weight": found.weight, "fold": found.fold}
-    refused = [role for role in roles if role in data.model_fields_set and getattr(data, role) is None]
+    roles, refused = {role: getattr(found, role) for role in ROLES}, refused_roles(data)
     chosen = {"text": list(found.text), **roles, **dict.fromkeys(refused)}
     whole = recipe.model_copy(update={"data": data.model_copy(update=chosen)})
     if not named:
         whole = whole.model_copy(update={"task": inferred_task(found)})
     said = [sentence for sentence in found.sentences if sentence.partition(":")[0].lower() not in refused]
     return whole, said
+
+
+def refused_roles(data: DataSettings) -> list[str]:
+    """Roles that the recipe says no column has."""
+    return [role for role in ROLES if role in data.model_fields_set and getattr(data, role) is None]
 
 
 def _trained(frame: pl.DataFrame) -> pl.DataFrame:
@@ -345,24 +387,6 @@ def given_tree(settings: TaskSettings, task: Task) -> Tree:
         )
     paths = {tuple(t.classes.index(c) for t, c in zip(levels, path, strict=True)) for path in settings.tree_paths}
     return Tree(tuple(settings.tree), tuple(sorted(paths)))
-
-
-def check_swap(task: Task, text: Sequence[str]) -> None:
-    """Refuse a swap of fields that aren't text.
-
-    Raises
-    ------
-    RecipeError
-        Naming the fields.
-    """
-    swapped = {name for pair in (task.swap.fields if task.swap else ()) for name in pair}
-    lost = sorted(swapped - set(text))
-    if lost:
-        raise RecipeError(
-            f"task.swap exchanges {', '.join(lost)}, which data.text doesn't name.",
-            allowed=", ".join(text),
-            next_step="add these columns to data.text, or mend task.swap.fields",
-        )
 
 
 def source_name(source: Any) -> str:

@@ -20,6 +20,7 @@ from fivefold.pipeline.prepare import (
     MARK,
     Prepared,
     complete,
+    not_excluded,
     read_labelled,
     read_optional,
     texts_in,
@@ -100,7 +101,7 @@ def gather(recipe: Recipe, data: Any = None) -> tuple[Recipe, list[str]]:
     recipe = recipe.model_copy(
         update={"pretraining": settings, "data": recipe.data.model_copy(update={"text": list(text)})}
     )
-    own = [] if train is None else texts_in(train, recipe.data, "data.train")
+    own = [] if train is None else not_excluded(texts_in(train, recipe.data, "data.train"), recipe)
     return recipe, [*own, *unlabelled_texts(recipe), *texts_of_test(recipe, test)]
 
 

@@ -15,9 +15,10 @@ from fivefold.data.corpus import build_corpus
 from fivefold.decisions.decode import never_predicted
 from fivefold.errors import FivefoldError
 from fivefold.pipeline.decide import figure, load_predictions
-from fivefold.pipeline.prepare import read_trained, source_name
+from fivefold.pipeline.prepare import source_name
 from fivefold.pipeline.run import Run
 from fivefold.pipeline.store import read_json, reading, writing
+from fivefold.pipeline.trained import trained_rows
 from fivefold.recipe import Recipe
 from fivefold.recipe.section import Settings
 from fivefold.report.content import LearningCurve, Member, ReportContent
@@ -198,8 +199,8 @@ def remarks(run: Run, decisions: IntArray) -> tuple[str, ...]:
 def training_texts(run: Run) -> dict[str, str]:
     """Excerpt of each training row by id, where the training data is still to be had."""
     try:
-        frame = read_trained(run.recipe)
-        return excerpts(build_corpus(frame, text=run.recipe.data.text, id=run.recipe.data.id))
+        data = run.recipe.data
+        return excerpts(build_corpus(trained_rows(run), text=data.text, id=data.id, replace=data.replace))
     except FivefoldError as error:
         log.warning("The report quotes no texts, as the training data can't be read again: %s", error)
         return {}

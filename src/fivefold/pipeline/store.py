@@ -4,6 +4,7 @@
     RUN/recipe.yaml         the recipe with every default written out
     RUN/data/               task, labels and folds of the rows, data check
     RUN/enrichment/         with enrichment: index of what can be found, what it gives, neighbours of every row
+    RUN/examples/           with nearest examples: texts, and the rows that each row may be shown
     RUN/backbone/           with pretraining: the backbone that every fold starts from, and its perplexity
     RUN/folds/K/            model of fold K and its scores of the held-out rows
     RUN/members/NAME/       of an ensemble, instead of folds: the run of each member
@@ -44,11 +45,14 @@ FORMAT = 1
 
 MANIFEST = "manifest.json"
 
-GIVES_WAY = ("data", "enrichment")
+GIVES_WAY = ("data", "enrichment", "examples")
 """Stages before anything is fitted, which a run of something else replaces."""
 
 STAGES = (*GIVES_WAY, "backbone", "folds", "members", "ensemble", "average", "scores", "decision", "predictions")
 """Folders that belong to one fingerprint; even one of them left over is never continued by another."""
+
+PARTIAL, SCRATCH = ".partial", ".scratch"
+"""How the names of unfinished stages and of their checkpoints end."""
 
 LOCK = ".lock"
 
@@ -135,7 +139,8 @@ class Store:
     def begin(self, fingerprint: str, recipe: str, seed: int) -> None:
         """Start a run in the held folder, or continue the one that has this fingerprint.
 
-        A run that got no further than `GIVES_WAY`, as when its backbone couldn't be loaded, gives way to another.
+        A run that got no further than `GIVES_WAY`, as when its backbone couldn't be loaded, gives way to another one,
+        and to itself under other versions.
 
         Raises
         ------
@@ -162,17 +167,20 @@ class Store:
         RunError
             If the folder holds something else.
         """
-        left = [stage for stage in STAGES if (self.folder / stage).exists()]
-        if left and set(left) <= set(GIVES_WAY) and self.description["fingerprint"] != fingerprint:
-            for stage in left:
-                shutil.rmtree(self.folder / stage)
-        elif left:
+        left = {stage for stage in STAGES if (self.folder / stage).exists()}
+        if left - set(GIVES_WAY):
             self._check_same(fingerprint)
             return False
-        if (self.folder / "run.json").exists():
-            _ = self.description
-        elif self._contents():
-            raise RunError(f"{self.folder} is not empty and is no run folder.", next_step="choose another --out")
+        if not (self.folder / "run.json").exists():
+            if self._contents():
+                raise RunError(f"{self.folder} is not empty and is no run folder.", next_step="choose another --out")
+            return True
+        begun = self.description
+        if (begun["fingerprint"], begun["versions"]) == (fingerprint, versions()):
+            return not left
+        for path in self._contents():
+            if path.name in left or path.name.endswith((SCRATCH, PARTIAL)):
+                shutil.rmtree(path)
         return True
 
     def clear(self) -> None:
@@ -238,7 +246,7 @@ class Store:
     def stage(self, stage: str) -> Iterator[Path]:
         """A folder to write the stage into; it takes its place, whole, when the block ends well."""
         final = self.folder / stage
-        partial = final.with_name(f".{final.name}.partial")
+        partial = final.with_name(f".{final.name}{PARTIAL}")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         yield partial
@@ -250,7 +258,7 @@ class Store:
     def scratch(self, stage: str) -> Iterator[Path]:
         """A folder beside the stage that survives a kill, for checkpoints; deleted when the block ends well."""
         final = self.folder / stage
-        folder = final.with_name(f".{final.name}.scratch")
+        folder = final.with_name(f".{final.name}{SCRATCH}")
         folder.mkdir(parents=True, exist_ok=True)
         yield folder
         shutil.rmtree(folder)

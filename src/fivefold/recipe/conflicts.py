@@ -123,11 +123,13 @@ def labels_have_one_role(recipe: Recipe) -> Iterator[str]:
 
 
 def folds_are_known(recipe: Recipe) -> Iterator[str]:
-    """A row for one fold's model needs folds that have numbers before they are drawn."""
-    data, shots = recipe.data, getattr(recipe.model, "shots", None)
+    """A hold-out is one of the folds, and a row for one fold's model needs folds that aren't drawn yet to be."""
+    data, folds, shots = recipe.data, recipe.folds, getattr(recipe.model, "shots", None)
+    if folds.only is not None and folds.only >= folds.count and not (folds.reuse or data.fold):
+        yield f"folds.only must be below folds.count = {folds.count}"
     if data.extra_fold is None:
         return
-    if data.extra is None or (recipe.folds.reuse is None and data.fold is None):
+    if data.extra is None or (folds.reuse is None and data.fold is None):
         yield "data.extra_fold numbers the folds of data.extra: it needs folds.reuse or data.fold"
     found = recipe.enrichment is not None and recipe.enrichment.catalogue is None
     if found or (shots is not None and shots.take == "nearest"):

@@ -106,7 +106,9 @@ def _merge(plain: Mapping[str, Any], overrides: Sequence[str]) -> tuple[dict[str
         *sections, last = key.split(".")
         place: Any = merged
         for section in sections:
-            place = place.setdefault(section, {}) if isinstance(place, dict) else None
+            if isinstance(place, dict) and place.get(section) is None:
+                place[section] = {}
+            place = place[section] if isinstance(place, dict) else None
         if not isinstance(place, dict):
             problems.append(f"--set {key}: '{'.'.join(sections)}' has no keys of its own")
         else:

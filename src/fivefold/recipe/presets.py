@@ -76,4 +76,5 @@ def on_preset(plain: Mapping[str, Any], name: str) -> dict[str, Any]:
             f"The preset '{name}' chooses the models, and so does the recipe's section '{chosen[0]}'.",
             next_step="leave out one of them",
         )
-    return {**PRESETS[name].sections, **plain}
+    own = {key: value for key, value in plain.items() if key not in CHOOSING}
+    return {**PRESETS[name].sections, **own}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -11,7 +12,7 @@ from fivefold.recipe.conflicts import conflicts
 from fivefold.recipe.enrichment import EnrichmentSettings
 from fivefold.recipe.ensemble import EnsembleSettings, MemberSettings, member_sections, reads
 from fivefold.recipe.models import LinearSettings, ModelSettings
-from fivefold.recipe.section import Names, Settings
+from fivefold.recipe.section import Choices, Names, Settings
 from fivefold.recipe.training import ObjectiveSettings, PretrainingSettings, TrainingSettings
 
 Metric = Literal[
@@ -159,16 +160,12 @@ class FoldSettings(Settings):
         None, gt=0, le=1, description="keep texts with at least this Jaccard similarity in one fold"
     )
     only: int | None = Field(None, ge=0, description="hold-out: train without and score only this fold")
-    reuse: str | None = Field(None, description="a run whose folds are used again, so that scores align")
-
-    @model_validator(mode="after")
-    def _within(self) -> FoldSettings:
-        if self.only is not None and self.only >= self.count:
-            raise ValueError(f"'only' must be below count = {self.count}")
-        return self
+    reuse: str | None = Field(
+        None, description="a run whose folds are used again, so that scores align, instead of count and method"
+    )
 
 
-class DecisionSettings(Settings):
+class DecisionSettings(Choices):
     """How scores become labels; chosen on out-of-fold scores."""
 
     metric: Metric | None = Field(None, description="what to optimise and headline; none: the task's own")
@@ -184,6 +181,11 @@ class DecisionSettings(Settings):
         "nothing, a temperature a target, or a monotone curve a logit",
     )
     tree: Literal["consistent", "free"] = Field("consistent", description="consistent: only valid paths")
+
+    @property
+    def idle(self) -> Mapping[str, tuple[str, ...]]:
+        """Keys that the chosen thresholds don't read."""
+        return {} if self.thresholds in ("sweep", "grid") else {f"thresholds {self.thresholds}": ("shrinkage",)}
 
 
 class Recipe(Settings):

@@ -140,7 +140,7 @@ class TrainingSettings(OptimiserSettings):
         return self
 
 
-class PretrainingSettings(Settings):
+class PretrainingSettings(Choices):
     """Language modelling on the texts, without labels, before the folds."""
 
     objective: Literal["masked", "causal"] = Field("masked", description="masked or next-token language modelling")
@@ -152,3 +152,8 @@ class PretrainingSettings(Settings):
     test_texts: bool = Field(False, description="also read the texts of data.test")
     validation_share: float = Field(0.05, gt=0, le=0.5, description="share of the texts that measures perplexity")
     training: OptimiserSettings = Field(OptimiserSettings(), description="keys of `training` down to `trackers`")
+
+    @property
+    def idle(self) -> Mapping[str, tuple[str, ...]]:
+        """Keys that the chosen objective doesn't read."""
+        return {"objective 'causal'": ("masked_share",)} if self.objective == "causal" else {}

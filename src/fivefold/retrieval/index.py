@@ -72,7 +72,8 @@ class Index:
     def search(self, queries: HalfArray, most: int) -> Found:
         """The nearest entries of each query, `most` at most."""
         most = min(most, len(self))
-        width = len(self) if self.kind == "flat" else most * SPARE * self.vectors.shape[1]
+        candidates = most if self.kind == "flat" else most * SPARE
+        width = max(len(self) if self.kind == "flat" else 0, candidates * self.vectors.shape[1])
         step = max(1, COMPARED // max(width, 1))
         parts = [self._nearest(queries[i : i + step].astype(np.float32), most) for i in range(0, len(queries), step)]
         entries = [np.zeros((0, most), dtype=np.int32), *(part.entries for part in parts)]

@@ -14,8 +14,8 @@ from tests.models.tiny_decoders import DECODERS, bytes_tokenizer
 from transformers import AutoModelForCausalLM
 
 from fivefold.errors import RecipeError
+from fivefold.models.backbones import architectures
 from fivefold.models.backbones.backbone import Backbone, Origin, load_writer
-from fivefold.models.generator import tree_pass
 from fivefold.models.generator.answers import Question, grow
 from fivefold.models.generator.asking import Asking
 from fivefold.models.generator.listing import Items, Listing
@@ -212,7 +212,7 @@ def test_neighbours_order_and_padding_leave_scores_alone(
     assert_rows_stand_alone(net, rows)
     with torch.no_grad():
         once = net(**batch(rows))
-        monkeypatch.setattr(tree_pass, "TREES", frozenset())
+        monkeypatch.setattr(architectures, "STEERED", frozenset())
         np.testing.assert_allclose(net(**batch(rows)), once, atol=2e-5)
 
 

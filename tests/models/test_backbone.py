@@ -15,7 +15,7 @@ from tests.models.tiny_encoders import ARCHITECTURES, batch_of, random_rows, tin
 
 from fivefold.errors import FivefoldError
 from fivefold.models.backbones import places
-from fivefold.models.backbones.architectures import position_limit, set_dropouts
+from fivefold.models.backbones.architectures import PositionLimit, Stack, depth_of, position_limit, set_dropouts
 from fivefold.models.backbones.backbone import (
     Origin,
     load_config,
@@ -183,6 +183,42 @@ def test_dropouts_reach_the_config(name: str) -> None:
     assert 0.31 in rates
     assert 0.17 in {value for key, value in changed.to_dict().items() if "attention" in key and "drop" in key}
     assert rates <= {0.31, 0.17, 0.0}
+
+
+def test_dropouts_of_all_names_are_set() -> None:
+    changed = transformers.GPT2Config()
+    set_dropouts(changed, 0.0, 0.0)
+    assert (changed.embd_pdrop, changed.resid_pdrop, changed.attn_pdrop) == (0, 0, 0)
+    changed = transformers.FalconConfig()
+    set_dropouts(changed, 0.2, None)
+    assert changed.hidden_dropout == 0.2
+
+
+def test_limits_that_nobody_states_are_none() -> None:
+    for unbounded in (transformers.BloomConfig(), transformers.XLNetConfig()):
+        assert position_limit(unbounded) == PositionLimit(512, hard=False)
+
+
+def test_a_dynamic_rotation_may_not_grow() -> None:
+    turned = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0}
+    for rotation, hard in ((turned, True), ({**turned, "rope_type": "linear"}, False)):
+        assert position_limit(transformers.LlamaConfig(rope_parameters=rotation)).hard == hard
+
+
+@pytest.mark.parametrize(
+    ("name", "depth"),
+    [
+        ("decoder.final_layer_norm.weight", 3),
+        ("final_layernorm.weight", 3),
+        ("encoder.emb_layer_norm_after.weight", 3),
+        ("norm_f.weight", 3),
+        ("embeddings.norm.weight", 0),
+        ("encoder.LayerNorm.weight", 0),
+        ("decoder.layers.1.final_layer_norm.weight", 2),
+    ],
+)
+def test_depths(name: str, depth: int) -> None:
+    assert depth_of(name, (Stack("", "decoder.layers", 3),)) == depth
 
 
 def test_a_dropout_that_an_architecture_lacks() -> None:

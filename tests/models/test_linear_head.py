@@ -1,5 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,6 +58,24 @@ def test_save_and_load(solver: str, wide: int, tmp_path: Path, monkeypatch: pyte
         np.testing.assert_array_equal(loaded.weights_of(column), head.weights_of(column))
     np.testing.assert_allclose(np.exp(head.logits(features)[:, 1:4]).sum(axis=1), 1, rtol=1e-5)
     assert (head.logits(features)[:, 1:4].argmax(1) == labels.column("c")).mean() > 0.8
+
+
+def test_groups_are_calibrated_on_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, labels = problem()
+    numbers = csr_array(np.arange(1, 121, dtype=np.float32)[:, None])
+    groups, trained = np.arange(120, dtype=np.int32) % 40, []
+    fit_groups = LinearHead._fit_groups
+
+    def recorded(head: LinearHead, parts: Any, features: csr_array, *rest: Any) -> int:
+        trained.append(features.toarray()[:, 0].astype(int) - 1)
+        return fit_groups(head, parts, features, *rest)
+
+    monkeypatch.setattr(LinearHead, "_fit_groups", recorded)
+    ones = np.ones(120, np.float32), np.ones((TASK.width, 2), np.float32)
+    replace(HEAD, solver="svm", fitted={}).fit(numbers, labels, *ones, groups)
+    first, last = trained
+    assert (len(first), len(last)) == (96, 120)
+    assert not set(groups[first]) & set(np.delete(groups, first))
 
 
 def test_missing_cells_teach_nothing() -> None:

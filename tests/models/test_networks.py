@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from fivefold.data.labels import learn_task
 from fivefold.errors import FivefoldError, RecipeError
 from fivefold.models.base import Classifier, Cost
 from fivefold.models.networks.material import Activations
+from fivefold.models.networks.network import watched_rows
 from fivefold.task import Swap, Task
 from fivefold.training.precision import SCORING_TOKENS
 
@@ -40,6 +42,15 @@ def encoder(tokenizer: Path, **model: Any) -> dict[str, Any]:
     return {"family": "encoder", "architecture": TINY, "tokenizer": str(tokenizer), **model}
 
 
+def test_chosen_rows_are_whole_groups() -> None:
+    _, corpus = tweets()
+    grouped = replace(corpus, groups=np.arange(160, dtype=np.int32) // 8).rows()
+    inner = watched_rows(grouped, seed=0)
+    assert 8 <= len(inner) <= 24
+    assert not set(inner // 8) & set(np.setdiff1d(np.arange(160), inner) // 8)
+    assert len(watched_rows(replace(corpus, groups=np.zeros(160, dtype=np.int32)).rows(), seed=0)) == 16
+
+
 def reloaded(fitted: Classifier, again: Classifier, folder: Path) -> Classifier:
     folder.mkdir(exist_ok=True)
     fitted.save(folder)
@@ -56,6 +67,9 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "frozen": ({"unfrozen_layers": 0}, {}, {}),
     "top layer": ({"unfrozen_layers": 1}, {"ema": 0.9}, {"binary": "focal", "class_weights": "positive"}),
     "R-Drop": ({}, {"keep": "best", "evaluations_per_epoch": 2}, {"rdrop_alpha": 1.0, "rdrop_start_step": 3}),
+    "R-Drop, checkpointed": (
+        {}, {"gradient_checkpointing": True}, {"rdrop_alpha": 1.0, "rdrop_start_step": 3},
+    ),
     "prompted": ({"head": "prompted", "yes": "good", "no": "bad"}, {}, {}),
     "head and tail": (
         {"max_tokens": 12, "truncation": "head_tail", "head_share": 0.25}, {}, {"binary": "lovasz_labels"},

@@ -1,8 +1,9 @@
 import pytest
 import torch
-from torch import nn
+import transformers
+from torch import Tensor, nn
 
-from fivefold.training.dropout import SparingDropout, dropped_places, spare_dropout, zeroed
+from fivefold.training.dropout import SparingDropout, drop_nothing, dropped_places, spare_dropout, zeroed
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
@@ -90,3 +91,29 @@ def test_zeros_stand_at_their_places_of_any_layout() -> None:
     x = torch.arange(1.0, 13.0).view(3, 4).T
     found = zeroed(x, torch.tensor([1, 11]))
     assert found.flatten().tolist() == [1.0, 0.0, 9.0, 2.0, 6.0, 10.0, 3.0, 7.0, 11.0, 4.0, 8.0, 0.0]
+
+
+def test_without_dropout_layers_are_still_computed_again() -> None:
+    config = transformers.BertConfig(
+        vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16
+    )
+    torch.manual_seed(0)
+    model = transformers.BertModel(config, add_pooling_layer=False)
+    ids = torch.arange(12).reshape(2, 6)
+
+    def gradients() -> dict[str, Tensor]:
+        model.zero_grad()
+        model(input_ids=ids).last_hidden_state.pow(2).sum().backward()
+        return {name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None}
+
+    model.eval()
+    expected = gradients()
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    passes = []
+    for layer in model.encoder.layer:
+        layer.attention.register_forward_hook(lambda *_: passes.append(1))
+    drop_nothing(model)
+    found = gradients()
+    assert len(passes) == 4
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient)

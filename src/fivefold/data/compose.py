@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from fivefold.task import FloatArray, Labels
+from fivefold.task import FloatArray, IntArray, Labels
 
 Built = TypeVar("Built")
 
@@ -47,6 +47,8 @@ class Corpus:
         float32 (rows,), how much each row counts in training, or None for all alike.
     figures
         Numbers that linear models read instead of a text field, or None.
+    groups
+        int32 (rows,): rows of one number belong together, also where a model parts its training rows; or None.
     near
         Training rows that are like each row, which models may show as examples, or None.
     """
@@ -57,6 +59,7 @@ class Corpus:
     weights: FloatArray | None = None
     figures: Figures | None = None
     near: Near | None = None
+    groups: IntArray | None = None
     built: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __len__(self) -> int:
@@ -116,6 +119,11 @@ class Rows:
         if self.corpus.weights is None:
             return np.ones(len(self), dtype=np.float32)
         return self.corpus.weights[self.index]
+
+    @property
+    def groups(self) -> IntArray | None:
+        """int32 (rows,), the same number for rows that belong together; None where none were named."""
+        return None if self.corpus.groups is None else self.corpus.groups[self.index]
 
     @property
     def figures(self) -> csr_array | None:

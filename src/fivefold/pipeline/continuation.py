@@ -22,7 +22,7 @@ from fivefold.pipeline.prepare import Prepared
 from fivefold.pipeline.run import AVERAGE, MODEL, Run
 from fivefold.pipeline.trained import trained_rows
 from fivefold.recipe import Recipe
-from fivefold.recipe.backbones import AdapterSettings, DecoderSettings
+from fivefold.recipe.backbones import AdapterSettings, DecoderSettings, WeightSettings
 
 log = logging.getLogger("fivefold")
 
@@ -219,7 +219,7 @@ def trained_on(run: Run) -> list[tuple[Recipe, pl.DataFrame]]:
 def _check_backbone(source: Run, recipe: Recipe, key: str) -> None:
     """An adapter may only be continued on the backbone that it was trained on, which no fold's folder holds."""
     trained, asked = source.recipe.model, recipe.model
-    if not (isinstance(asked, DecoderSettings) and isinstance(trained, DecoderSettings)) or asked.adapter is None:
+    if not (isinstance(asked, WeightSettings) and isinstance(trained, WeightSettings)) or asked.adapter is None:
         return
     own = str(source.backbone or trained.backbone)
     if asked.backbone != own:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +86,7 @@ class Prepared:
     @property
     def groups(self) -> IntArray | None:
         """Number of each row's group, or None."""
-        column = self.recipe.data.group
-        return None if column is None else number_groups(self.frame[column])
+        return self.corpus.groups
 
 
 @dataclass(frozen=True)
@@ -159,6 +158,8 @@ def prepare(recipe: Recipe, data: Any = None, test: Any = None) -> Prepared:
     corpus = build_corpus(
         frame, text=source.text, id=source.id, weight=source.weight, task=found.task, replace=source.replace
     )
+    if source.group is not None:
+        corpus = replace(corpus, groups=number_groups(frame[source.group]))
     more, test_texts = unlabelled_texts(whole), texts_of_test(whole, found.test)
     made_from = fingerprint(whole, [raw, found.test, catalogue], more)
     extra = raw[MARK].to_numpy().astype(bool)

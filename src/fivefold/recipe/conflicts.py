@@ -29,6 +29,8 @@ def sections_that_nothing_reads(recipe: Recipe) -> Iterator[str]:
         unread += [f"objective.{key}" for key in _changed(objective) if key not in LINEAR_KEYS]
         unread += ["training"] if recipe.training else []
         unread += ["objective.class_weights: positive"] if objective.class_weights == "positive" else []
+    if isinstance(recipe.model, GeneratorSettings) and recipe.model.adapter is not None and recipe.training is not None:
+        unread += ["training.head_learning_rate"] if recipe.training.head_learning_rate is not None else []
     if getattr(recipe.model, "loss", None) == "tokens":
         unread += [f"objective.{key}" for key in _changed(objective)]
     if family == "feedforward" and recipe.training is not None and recipe.training.gradient_checkpointing:

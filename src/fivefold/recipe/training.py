@@ -110,7 +110,9 @@ class TrainingSettings(OptimiserSettings):
     epochs: float = Field(
         3.0, ge=0, le=10_000, description="passes over the training rows; 0: a generator answers as it is"
     )
-    head_learning_rate: float | None = Field(None, gt=0, le=10, description="of the head; none: learning_rate")
+    head_learning_rate: float | None = Field(
+        None, gt=0, le=10, description="of the head, unless it is tied to the embeddings; none: learning_rate"
+    )
     layer_decay: float = Field(1.0, gt=0, le=1, description="learning rate of a layer as a share of the one above it")
     ema: float | None = Field(
         None, gt=0, lt=1, description="decay of a moving average of the weights, which is then scored"

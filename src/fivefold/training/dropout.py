@@ -52,6 +52,17 @@ def zeroed(x: Tensor, places: Tensor) -> Tensor:
     return x
 
 
+def drop_nothing(module: nn.Module) -> None:
+    """Leave training mode, but for layers that are computed again on the way back, which they are in that mode alone.
+
+    Layers that drop by a number of their own, not by a module, leave it too. The mode must last until the way back.
+    """
+    module.eval()
+    for layer in module.modules():
+        if getattr(layer, "gradient_checkpointing", False) and not isinstance(getattr(layer, "dropout", None), float):
+            layer.training = True
+
+
 def spare_dropout(module: nn.Module) -> None:
     """Replace every plain `nn.Dropout` below `module`, which has no weights, by a sparing one."""
     for parent in list(module.modules()):

@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from fivefold.errors import RunError
 from fivefold.training.batches import shard
 from fivefold.training.checkpoint import (
     AVERAGE,
@@ -332,6 +333,12 @@ class Training:
             self.average.exchange()
         self.bar.close()
         self._unwrap()
+        if p.gave_up and p.step == 0 and not (self.how.keep == "best" and p.best > -math.inf):
+            raise RunError(
+                "Training diverged before there was anything to keep.",
+                got=f"{p.restarts + 1} attempts",
+                next_step="lower training.learning_rate, warm up longer, or set training.checkpoint_minutes lower",
+            )
         if self.how.trackers:
             self.accelerator.end_training()
         return Outcome(p.step, p.skipped, p.restarts, p.best, p.seconds, p.gave_up)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,16 +26,34 @@ CAUSAL = frozenset(
 """Architectures in which nothing that a token becomes depends on later ones, and positions are counted from the first
 column, as read in transformers 5.17."""
 
+STEERED = frozenset({"gemma2", "gemma3_text", "llama", "mistral", "qwen2", "qwen3"})
+"""Of these, architectures whose attention takes any mask, and whose positions are what they are told."""
+
+UNMASKED = frozenset({"convbert", "fnet"})
+"""Encoders whose tokens become something else when padding stands behind them."""
+
 RELATIVE = frozenset({"mt5", "t5"})
 """Architectures that know positions by their distances alone."""
 
-AFTER_LAYERS = frozenset({"final_norm", "final_layer_norm", "norm", "ln_f", "emb_layer_norm_after"})
+AFTER_LAYERS = frozenset(
+    {"final_norm", "final_layer_norm", "final_layernorm", "norm", "norm_f", "ln_f", "emb_layer_norm_after"}
+)
 """Norms behind the top layer; they are trained with it."""
 
 HEADS = ("cls", "lm_head")
 """What stands above the layers of a model that writes."""
 
-DROPOUTS = ("hidden_dropout_prob", "dropout", "dropout_rate", "embedding_dropout", "mlp_dropout", "resid_pdrop")
+DROPOUTS = (
+    "hidden_dropout_prob",
+    "hidden_dropout",
+    "dropout",
+    "dropout_rate",
+    "activation_dropout",
+    "embedding_dropout",
+    "embd_pdrop",
+    "mlp_dropout",
+    "resid_pdrop",
+)
 ATTENTION_DROPOUTS = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
 
 
@@ -66,15 +84,17 @@ def position_limit(config: Any) -> PositionLimit:
     Of an encoder-decoder it is the encoder's.
     """
     config = stack_configs(config)[0]
-    tokens = int(getattr(config, "max_position_embeddings", 0) or 512)
+    stated = int(getattr(config, "max_position_embeddings", 0) or 0)
+    tokens = stated if stated > 0 else 512
     if config.model_type in COUNTED_FROM_PAD:
         tokens -= first_position(config)
     if is_block_sparse(config):
         tokens -= tokens % config.block_size
     relative = getattr(config, "relative_attention", False) and not getattr(config, "position_biased_input", True)
     relative = relative or config.model_type in RELATIVE
-    rotary = getattr(config, "rope_parameters", None) is not None
-    return PositionLimit(tokens, not relative and not rotary)
+    # Beyond its positions a dynamic rotation turns tokens by the longest sequence that the model has seen so far.
+    rotary = getattr(config, "rope_parameters", None) is not None and rotation(config, "dynamic") is None
+    return PositionLimit(tokens, stated > 0 and not relative and not rotary)
 
 
 def first_position(config: Any) -> int:
@@ -85,8 +105,31 @@ def first_position(config: Any) -> int:
 def looks_back_only(model: Any) -> bool:
     """Whether real tokens that stand first need no mask, as padding behind them is never seen."""
     config = model.config
-    ours = type(model).__module__.startswith("transformers.models.")
-    return ours and config.model_type in CAUSAL and not getattr(config, "use_bidirectional_attention", False)
+    both_ways = getattr(config, "use_bidirectional_attention", False) or not getattr(config, "is_causal", True)
+    return is_known(model) and config.model_type in CAUSAL and not both_ways
+
+
+def is_known(model: Any) -> bool:
+    """Whether a model's code is that of transformers, not some that came with its weights."""
+    return type(model).__module__.startswith("transformers.models.")
+
+
+def is_steered(model: Any) -> bool:
+    """Whether a pass does with any mask and any positions what they say."""
+    return is_known(model) and model.config.model_type in STEERED and turning_point(model.config) is None
+
+
+def rotation(config: Any, kind: str) -> Mapping[str, Any] | None:
+    """The parameters of a rotation of this kind in any layer; None where there is none."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    several = parameters.values() if all(isinstance(each, dict) for each in parameters.values()) else [parameters]
+    return next((each for each in several if each.get("rope_type") == kind), None)
+
+
+def turning_point(config: Any) -> int | None:
+    """Tokens from which on LongRoPE (Ding et al. 2024, arXiv 2402.13753) turns all tokens of a pass otherwise."""
+    found = rotation(config, "longrope")
+    return None if found is None else int(found["original_max_position_embeddings"])
 
 
 def is_block_sparse(config: Any) -> bool:
@@ -205,7 +248,8 @@ def depth_of(name: str, parts: Sequence[Stack]) -> int:
         if own.startswith("encoder.conv"):
             return below + 1
         below += part.layers
-        if own.split(".")[0] in AFTER_LAYERS:
+        parts_of = own.split(".")
+        if parts_of[0] != "embeddings" and AFTER_LAYERS.intersection(parts_of):
             return below
     return below if set(name.split(".")) & set(HEADS) else 0
 

@@ -20,11 +20,13 @@ from torch.nn import functional
 from fivefold.errors import FivefoldError
 from fivefold.models.backbones.architectures import (
     COUNTED_FROM_PAD,
+    UNMASKED,
     first_position,
     is_block_sparse,
     longest_full,
     looks_back_only,
     position_limit,
+    turning_point,
 )
 
 
@@ -92,16 +94,22 @@ class Passes:
     Raises
     ------
     FivefoldError
-        If attention is to be sparse, and the backbone isn't a BigBird with positions for it.
+        If attention is to be sparse or full, and the backbone isn't a BigBird with positions for it, or if padding
+        would change what the backbone says.
     """
 
     def __init__(self, backbone: Any, attention: Literal["auto", "sparse", "full"] = "auto") -> None:
         self.config = backbone.config
         self.sparse_always = attention == "sparse"
-        if self.sparse_always:
-            _check_sparse(self.config)
+        if attention != "auto":
+            _check_attention(self.config, attention)
         accepted = inspect.signature(backbone.base_model.forward).parameters
         self.masked = not looks_back_only(backbone.base_model)
+        if self.masked and (self.config.model_type in UNMASKED or "attention_mask" not in accepted):
+            raise FivefoldError(
+                f"A '{self.config.model_type}' backbone reads padding: scores of a row would depend on others.",
+                next_step="take another backbone",
+            )
         self.typed = "token_type_ids" in accepted and getattr(self.config, "type_vocab_size", 0) > 1
 
     def __call__(self, sequences: Sequences, leading: int = 1) -> Iterator[Pass]:
@@ -120,7 +128,17 @@ class Passes:
             every = torch.arange(len(sequences.ids), device=sequences.ids.device)
             window = max(self.config.attention_window)
             sequences = sequences.take(every, -(-sequences.ids.shape[1] // window) * window)
-        yield Pass(None, sequences.mask, self._inputs(sequences, leading))
+        for alike in self._turned_alike(sequences.mask):
+            part = sequences if alike is None else sequences.take(alike, int(sequences.mask[alike].sum(dim=1).max()))
+            yield Pass(alike, part.mask, self._inputs(part, leading))
+
+    def _turned_alike(self, mask: Tensor) -> list[Tensor | None]:
+        """Positions of sequences that a rotation turns together as it would turn each alone; None for all."""
+        short = turning_point(self.config)
+        if short is None:
+            return [None]
+        long = mask.sum(dim=1) > short
+        return [(long == kind).nonzero().squeeze(1) for kind in long.unique()]
 
     def _inputs(self, part: Sequences, leading: int) -> dict[str, Tensor]:
         pad = getattr(self.config, "pad_token_id", None) or 0
@@ -162,12 +180,14 @@ def in_batch_order(places: Sequence[Tensor | None], blocks: Sequence[Tensor]) ->
     return torch.cat(list(blocks))[order.argsort()]
 
 
-def _check_sparse(config: Any) -> None:
-    if not is_block_sparse(config):
+def _check_attention(config: Any, attention: str) -> None:
+    if not (is_block_sparse(config) if attention == "sparse" else config.model_type == "big_bird"):
         raise FivefoldError(
-            f"model.attention 'sparse' is BigBird's, and the backbone is a '{config.model_type}'.",
+            f"model.attention '{attention}' is BigBird's, and the backbone is a '{config.model_type}'.",
             next_step="leave model.attention out of the recipe",
         )
+    if attention == "full":
+        return
     fewest = longest_full(config) + config.block_size
     if fewest > position_limit(config).tokens:
         raise FivefoldError(

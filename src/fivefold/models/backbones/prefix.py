@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,14 +10,10 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
+from fivefold.models.backbones.architectures import is_steered, looks_back_only
+
 FEWEST = 16
 """Tokens from which on a prefix is kept: below, two passes for one text cost more than they save in the next."""
-
-CAUSAL = frozenset({"Gemma2Model", "Gemma3TextModel", "LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model"})
-"""Classes of transformers in which a token's vectors depend on it and those before it alone."""
-
-GROWING = frozenset({"dynamic", "longrope"})
-"""Rotations whose angles depend on how long the whole sequence is."""
 
 
 class Past(DynamicLayer):
@@ -65,10 +61,7 @@ def prefix_of(backbone: Any, ids: Tensor) -> Prefix:
 
 def continues(backbone: Any) -> bool:
     """Whether what a backbone says of tokens stays the same whatever follows, as is known of some architectures."""
-    kind, config = type(backbone), backbone.config
-    known = kind.__name__ in CAUSAL and kind.__module__.startswith("transformers.models.")
-    one_way = getattr(config, "is_causal", True) and not getattr(config, "use_bidirectional_attention", False)
-    return known and one_way and not GROWING.intersection(_rotations(config.rope_parameters))
+    return is_steered(backbone) and looks_back_only(backbone)
 
 
 def state_of(weights: Sequence[Tensor]) -> tuple[Any, ...]:
@@ -80,9 +73,3 @@ def state_of(weights: Sequence[Tensor]) -> tuple[Any, ...]:
 
 def _behind(known: Tensor, new: Tensor) -> Tensor:
     return torch.cat([known.expand(len(new), -1, -1, -1), new], dim=2)
-
-
-def _rotations(parameters: Any) -> Iterable[str]:
-    """Kinds of rotation of all layers; Gemma 3 has one for each kind of layer."""
-    several = parameters.values() if all(isinstance(each, dict) for each in parameters.values()) else [parameters]
-    return {each.get("rope_type", "default") for each in several}

@@ -11,7 +11,7 @@ from torch import Tensor
 from fivefold.models.backbones.passes import Sequences as Padded
 from fivefold.models.backbones.prefix import FEWEST, Prefix, continues, prefix_of
 from fivefold.models.generator.net import WriterNet
-from fivefold.models.generator.tree_pass import Nodes, hidden_at, reads_trees
+from fivefold.models.generator.tree_pass import Nodes, hidden_at
 
 
 class SharedWriter(WriterNet):
@@ -32,7 +32,7 @@ class SharedWriter(WriterNet):
     def begin(self, ids: Sequence[int]) -> None:
         """From now on every prompt begins with these ids, and goes on; where an architecture can't use that, nothing
         changes."""
-        able = len(ids) >= FEWEST and reads_trees(self.backbone) and continues(self.backbone)
+        able = len(ids) >= FEWEST and continues(self.backbone)
         self.beginning, self._known = tuple(ids) if able else (), None
 
     def read(self, prompts: Padded, nodes: Nodes) -> Tensor:

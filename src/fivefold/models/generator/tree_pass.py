@@ -11,13 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from fivefold.models.backbones.architectures import is_steered
 from fivefold.models.backbones.passes import Passes
 from fivefold.models.backbones.passes import Sequences as Padded
 from fivefold.models.backbones.prefix import Prefix
 from fivefold.models.generator.answers import Answers, Positions
-
-TREES = frozenset({"gemma2", "gemma3_text", "llama", "mistral", "qwen2", "qwen3"})
-"""Architectures whose attention takes any mask, and whose positions are what they are told."""
 
 
 @dataclass(frozen=True)
@@ -75,17 +73,12 @@ def chains(sequences: Sequence[Sequence[int]]) -> Nodes:
     return Nodes(*(torch.from_numpy(each) for each in (tokens, depths, lines)))
 
 
-def reads_trees(backbone: Any) -> bool:
-    """Whether a prompt and its tree go through this backbone in one pass."""
-    return backbone.config.model_type in TREES and type(backbone).__module__.startswith("transformers.models.")
-
-
 def hidden_at(backbone: Any, passes: Passes, prompts: Padded, nodes: Nodes, known: Prefix | None = None) -> Tensor:
     """The vectors of each prompt's last token and of the nodes behind it: (B, 1 + n, H).
 
     `known` is what a backbone that reads trees made of the tokens that all prompts begin with, and go on from.
     """
-    if reads_trees(backbone):
+    if is_steered(backbone):
         return _at_once(backbone, prompts, nodes, known)
     return _apart(backbone, passes, prompts, nodes)
 

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.sparse import csr_array, csr_matrix
 
 from fivefold.scores import EDGE, log_softmax
-from fivefold.task import MISSING, Binary, FloatArray, Labels, Target, Task
+from fivefold.task import MISSING, Binary, FloatArray, IntArray, Labels, Target, Task
 
 
 @dataclass
@@ -35,7 +35,14 @@ class BoostedHead:
     threads: int
     boosters: dict[str, lightgbm.Booster] = field(default_factory=dict)
 
-    def fit(self, features: csr_array, labels: Labels, weights: FloatArray, sides: FloatArray) -> dict[str, float]:
+    def fit(
+        self,
+        features: csr_array,
+        labels: Labels,
+        weights: FloatArray,
+        sides: FloatArray,
+        groups: IntArray | None = None,
+    ) -> dict[str, float]:
         """Fit a booster a target.
 
         Parameters
@@ -46,6 +53,8 @@ class BoostedHead:
             How much each row counts, (rows,).
         sides
             Weight of the negative and positive side of each logit, (width, 2).
+        groups
+            Not read: no row is held back.
         """
         for target in self.task.targets:
             codes, target_sides = labels.column(target.name), sides[self.task.slices[target.name]]

@@ -17,7 +17,7 @@ from fivefold.models.linear.ngrams import Analyzer, NGrams, read_ngrams
 from fivefold.models.linear.tfidf import TfidfSettings
 from fivefold.objectives.weights import side_weights
 from fivefold.scores import Scores, both_orders
-from fivefold.task import FloatArray, Labels, Task, concatenate
+from fivefold.task import FloatArray, IntArray, Labels, Task, concatenate
 
 Span = tuple[int, int]
 
@@ -37,7 +37,9 @@ EXPLAINED = 60
 class Head(Protocol):
     """From sparse features to logits, for all targets of a task."""
 
-    def fit(self, features: csr_array, labels: Labels, weights: FloatArray, sides: FloatArray) -> dict[str, float]:
+    def fit(
+        self, features: csr_array, labels: Labels, weights: FloatArray, sides: FloatArray, groups: IntArray | None
+    ) -> dict[str, float]:
         """Learn; figures for the history."""
         ...
 
@@ -56,6 +58,12 @@ class Head(Protocol):
     def load(self, folder: Path) -> None:
         """Read them."""
         ...
+
+
+def twice(groups: IntArray | None, rows: int) -> IntArray:
+    """Groups of rows and, behind them, of the same rows in the other order; by themselves without groups."""
+    own = np.arange(rows, dtype=np.int32) if groups is None else groups
+    return np.concatenate([own, own])
 
 
 class LinearClassifier:
@@ -115,13 +123,14 @@ class LinearClassifier:
     def fit(self, train: Rows, valid: Rows | None, scratch: Path | None = None) -> History:
         """Fit vocabulary, frequencies and head on `train`; nothing else is looked at."""
         self.features.fit(train)
-        labels, weights = train.labels, train.weights
+        labels, weights, groups = train.labels, train.weights, train.groups
         sides = self._sides(labels)
         matrix = self.features.transform(train)
         if self.both_orders:
             matrix = csr_array(vstack([matrix, self.features.transform_swapped(train)], format="csr"))
             labels, weights = concatenate([labels, labels.swapped()]), np.concatenate([weights, weights])
-        figures = self.head.fit(matrix, labels, weights, sides)
+            groups = twice(groups, len(train))
+        figures = self.head.fit(matrix, labels, weights, sides, groups)
         return History({"rows": float(len(train)), "features": float(matrix.shape[1]), **figures})
 
     def score(self, rows: Rows) -> Scores:

@@ -16,7 +16,7 @@ from scipy.special import log_expit
 from fivefold.models.linear.coordinate_descent import LinearSettings, LinearWeights, Loss, fit_linear
 from fivefold.models.linear.scoring import prune_weights, score_rows, score_rows_pruned
 from fivefold.scores import log_softmax
-from fivefold.task import Binary, FloatArray, Labels, Task
+from fivefold.task import Binary, FloatArray, IntArray, Labels, Task
 
 WIDE = 128
 """A categorical with more classes is solved one class against the rest, some at a time, and its weights are pruned."""
@@ -75,7 +75,14 @@ class LinearHead:
     fitted: dict[Group, Weights] = field(default_factory=dict)
     scales: FloatArray | None = None
 
-    def fit(self, features: csr_array, labels: Labels, weights: FloatArray, sides: FloatArray) -> dict[str, float]:
+    def fit(
+        self,
+        features: csr_array,
+        labels: Labels,
+        weights: FloatArray,
+        sides: FloatArray,
+        groups: IntArray | None = None,
+    ) -> dict[str, float]:
         """Fit all targets.
 
         Parameters
@@ -86,9 +93,12 @@ class LinearHead:
             How much each row counts, (rows,).
         sides
             Weight of the negative and positive side of each logit, (width, 2).
+        groups
+            Rows of one number are calibrated on together, or trained on together, (rows,); None: each by itself.
         """
         if self.solver == "svm":
-            self.scales = self._scales(features, labels, weights, sides)
+            alone = np.arange(len(labels), dtype=np.int32)
+            self.scales = self._scales(features, labels, weights, sides, alone if groups is None else groups)
         epochs = self._fit_groups(list(self._groups()), features, labels, weights, sides)
         return {"epochs": float(epochs)}
 
@@ -207,14 +217,17 @@ class LinearHead:
             result[:, self._columns(group)] = weights.margins(features, self.threads)
         return result
 
-    def _scales(self, features: csr_array, labels: Labels, weights: FloatArray, sides: FloatArray) -> FloatArray:
+    def _scales(
+        self, features: csr_array, labels: Labels, weights: FloatArray, sides: FloatArray, groups: IntArray
+    ) -> FloatArray:
         """Scale and shift of each logit, (2, width), learnt on rows that this first fit doesn't train on."""
         from fivefold.models.linear.platt import (
             fit_scales,  # brings scikit-learn, which logistic regression doesn't need
         )
 
-        order = np.random.default_rng(self.seed).permutation(len(labels))
-        held_out, train = np.sort(order[: len(order) // 5]), np.sort(order[len(order) // 5 :])
+        order = np.random.default_rng(self.seed).permutation(np.unique(groups))
+        unseen = np.isin(groups, order[: max(len(order) // 5, 1)])
+        held_out, train = np.flatnonzero(unseen), np.flatnonzero(~unseen)
         first = replace(self, fitted={}, scales=None)
         narrow = [group for group in self._groups() if not self._is_wide(group)]
         first._fit_groups(narrow, features[train], labels.take(train), weights[train], sides)

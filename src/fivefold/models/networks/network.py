@@ -231,7 +231,7 @@ class Network(ABC):
     def _divided(self, train: Rows, valid: Rows | None) -> tuple[Rows, Rows | None]:
         """The rows that train, and those that are watched."""
         if self._chooses and (self.training["validation"] == "inner" or valid is None or not len(valid)):
-            inner = split(train.labels, len(train), count=INNER, method="auto", seed=self.seed, only=0).held_out(0)
+            inner = watched_rows(train, self.seed)
             rest = np.setdiff1d(np.arange(len(train)), inner)
             return train.take(rest), train.take(inner)
         return train, valid
@@ -320,6 +320,15 @@ class Network(ABC):
                 "a little too good.",
             )
         return ()
+
+
+def watched_rows(train: Rows, seed: int) -> Positions:
+    """Positions of one row in `INNER`, groups whole, which choose the weights that the others train."""
+    groups, count = train.groups, INNER
+    if groups is not None:
+        count = min(INNER, len(np.unique(groups)))
+        groups, count = (groups, count) if count > 1 else (None, INNER)
+    return split(train.labels, len(train), count=count, seed=seed, groups=groups, only=0).held_out(0)
 
 
 def read_both_ways(fields: Columns, swap: Swap | None) -> dict[str, list[str]]:

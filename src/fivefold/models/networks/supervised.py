@@ -20,6 +20,7 @@ from fivefold.objectives.targets import targets_of
 from fivefold.scores import Scores, normalised
 from fivefold.task import FloatArray, Labels, Task
 from fivefold.training.batches import Batches, in_order
+from fivefold.training.dropout import drop_nothing
 from fivefold.training.optim import Group
 from fivefold.training.streams import each
 
@@ -129,10 +130,9 @@ class Supervised:
         if self.agreement is None:
             return self.objective(self._logits(module, rows), targets), weights
         if step < self.agreement.start_step:
-            module.eval()
-            losses = self.objective(self._logits(module, rows), targets)
-            module.train()
-            return losses, weights
+            drop_nothing(module)
+            return self.objective(self._logits(module, rows), targets), weights
+        module.train()
         first, second = self._logits(module, np.concatenate([rows, rows])).chunk(2)
         losses = (self.objective(first, targets) + self.objective(second, targets)) / 2
         apart = rdrop(self.objective.task, first, second, self.agreement.categorical)

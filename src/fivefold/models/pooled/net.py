@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fivefold.errors import ArtefactError
-from fivefold.models.backbones.architectures import is_block_sparse
+from fivefold.models.backbones.architectures import is_block_sparse, is_known, turning_point
 from fivefold.models.backbones.backbone import Attention, save_backbone
 from fivefold.models.backbones.net import Net
 from fivefold.models.backbones.passes import Pass, in_batch_order, real_first
@@ -126,7 +126,9 @@ class PooledNet(Net):
         """The pooled vector of each sequence, fp32 (S, H)."""
         places, pooled = [], []
         for each in self.passes(real_first(input_ids, attention_mask, token_type_ids)):
-            pooled.append(self.pool(self.hidden(each).float(), each.mask))
+            hidden = self.hidden(each).float()
+            with torch.autocast(hidden.device.type, enabled=False):
+                pooled.append(self.pool(hidden, each.mask))
             places.append(each.index)
         return in_batch_order(places, pooled)
 
@@ -150,10 +152,10 @@ class PooledNet(Net):
     @property
     def reentrant(self) -> bool:
         """Whether passes may run side by side: nothing that a pass changes outlives it. Not so where a BigBird turns
-        its attention, and not known of code that came with the weights or multiplies quantised ones."""
-        own = type(self.trunk).__module__.startswith("transformers.")
-        quantised = getattr(self.backbone, "is_quantized", False)
-        return own and not quantised and not is_block_sparse(self.backbone.config)
+        its attention or LongRoPE its angles, and not known of code that came with the weights or multiplies quantised
+        ones."""
+        config, quantised = self.backbone.config, getattr(self.backbone, "is_quantized", False)
+        return is_known(self.trunk) and not quantised and not is_block_sparse(config) and turning_point(config) is None
 
     @property
     def spared(self) -> int:

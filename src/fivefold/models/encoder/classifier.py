@@ -32,7 +32,7 @@ class EncoderClassifier(PooledClassifier):
 
     @property
     def frozen(self) -> bool:
-        """Whether nothing below the head learns; with prompts there is nothing above the trunk that could."""
+        """Whether the trunk has to be run once only; a prompted head reads single tokens, whose vectors aren't kept."""
         return super().frozen and not self.prompted
 
     @cached_property

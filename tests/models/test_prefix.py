@@ -195,11 +195,20 @@ def test_threads_share_a_prefix(folders: dict[str, Path], monkeypatch: pytest.Mo
         torch.set_num_threads(threads)
 
 
+LONG_ROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 1e4,
+    "short_factor": [1.0] * 4,
+    "long_factor": [2.0] * 4,
+    "original_max_position_embeddings": 16,
+}
+
+
 @pytest.mark.parametrize(
     "architecture",
     [
         DECODERS["gemma3"] | {"use_bidirectional_attention": True},
-        DECODERS["llama"] | {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}},
+        DECODERS["llama"] | {"rope_parameters": LONG_ROPE},
         {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 256, "vocab_size": 512},
         {"model_type": "phi3", **COMMON},
     ],

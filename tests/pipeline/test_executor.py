@@ -49,7 +49,7 @@ def test_some_at_a_time_share_processes() -> None:
     done = list(each(process_of, range(5), 2))
     assert sorted(item for item, _ in done) == [0, 1, 2, 3, 4]
     processes = {process for _, process in done}
-    assert len(processes) == 2
+    assert len(processes) <= 2  # one may be done with all of them before the other has started
     assert os.getpid() not in processes
 
 

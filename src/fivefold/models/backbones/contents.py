@@ -40,6 +40,7 @@ def keep_source(folder: Path, backbone: str | None) -> None:
     """Write what the model in `folder` stands on."""
     path = local(backbone)
     said = {"backbone": backbone, "digest": None if path is None else digest(path)}
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / SOURCE).write_text(json.dumps(said), encoding="utf-8")
 
 

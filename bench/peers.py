@@ -214,6 +214,7 @@ def arguments(job: Mapping[str, Any], scratch: str, best: bool, learning_rate: f
     fastest: dict[str, Any] = {
         "optim": "adamw_torch_fused",
         "bf16": computes_bf16(default_device()),
+        "use_cpu": not torch.cuda.is_available(),  # without it bf16 is refused on a CPU
         "dataloader_pin_memory": torch.cuda.is_available(),
         "dataloader_num_workers": 4 if torch.cuda.is_available() else 0,
     }

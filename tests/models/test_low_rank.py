@@ -99,10 +99,33 @@ def test_what_is_not_plain_goes_pefts_way(net: Any, why: str) -> None:
     assert torch.equal(lean(x), plain(x))
 
 
-def test_under_autocast_and_several_adapters_it_is_pefts() -> None:
-    lean, x = adapted(), torch.randn(5, 24)
+@pytest.mark.parametrize("bias", [False, True])
+def test_under_bf16_autocast_lean_is_pefts(bias: bool) -> None:
+    net, lean, x = adapted(bias=bias), adapted(bias=bias), torch.randn(2, 5, 24)
     make_lean(lean)
     with torch.autocast("cpu", torch.bfloat16):
+        assert lean[0]._lean_adapter(x) == "default"
+        expected, found = told(net, x), told(lean, x)
+    assert [each.dtype for each in found] == [each.dtype for each in expected]
+    for a, b in zip(expected, found, strict=True):
+        torch.testing.assert_close(b.float(), a.float(), atol=0.02 * float(a.abs().max()), rtol=0.0)
+
+
+def test_frozen_weights_that_change_are_rounded_anew() -> None:
+    lean, x = adapted(), torch.randn(5, 24)
+    make_lean(lean)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        before, rounded = lean(x), lean[0]._rounded()
+        assert lean[0]._rounded() is rounded
+        lean[0].base_layer.weight.mul_(2.0)
+        assert torch.equal(lean[0]._rounded(), 2 * rounded)
+        assert not torch.equal(lean(x), before)
+
+
+def test_in_fp16_and_merged_it_is_pefts() -> None:
+    lean, x = adapted(), torch.randn(5, 24)
+    make_lean(lean)
+    with torch.autocast("cpu", torch.float16):
         assert lean[0]._lean_adapter(x) is None
     lean[0].merge()
     assert lean[0]._lean_adapter(x) is None

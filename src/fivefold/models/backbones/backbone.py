@@ -24,6 +24,7 @@ from transformers import (
 
 from fivefold.errors import FivefoldError, MissingExtraError
 from fivefold.models.backbones.architectures import set_dropouts, stack_configs
+from fivefold.models.backbones.attention import let_multiply
 from fivefold.models.backbones.big_bird import mend
 from fivefold.models.backbones.byte_tokenizer import as_fast
 from fivefold.models.backbones.deberta import masked_lm_class
@@ -286,6 +287,7 @@ def _load(kind: Any, origin: Origin, config: Any, seed: int) -> Backbone:
     if reader.config.model_type == "big_bird":
         mend(reader)
     let_pack(reader)
+    let_multiply(reader)
     return backbone
 
 

@@ -16,9 +16,13 @@ from fivefold.training.dropout import dropped_places, zeroed
 class LeanLinear(Linear):
     """PEFT's layer, y = x Wᵀ + s drop(x) Aᵀ Bᵀ, summed within the product by B.
 
-    PEFT multiplies by s and adds in walks of their own over all of y, forward and back, and drops by a mask. Quantised
-    layers, DoRA, other precisions and other devices go PEFT's way.
+    PEFT multiplies by s and adds in walks of their own over all of y, forward and back, and drops by a mask. Under
+    bf16 autocast the frozen weights are rounded once, not in every pass. Quantised layers, DoRA, other precisions and
+    other devices go PEFT's way.
     """
+
+    rounded: tuple[tuple[int, int], Tensor] | None = None
+    """Where and in which version the frozen weights lay that were rounded last, and what came of it."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Inputs of any leading shape, (..., inputs) -> (..., outputs)."""
@@ -29,19 +33,31 @@ class LeanLinear(Linear):
         base, dropout = self.base_layer, self.lora_dropout[name]
         share = dropout.p if dropout.training and isinstance(dropout, nn.Dropout) else 0.0
         factors = self.lora_A[name].weight, self.lora_B[name].weight
+        weight = self._rounded() if torch.is_autocast_enabled("cpu") else base.weight
         added: Tensor = _Added.apply(  # type: ignore[no-untyped-call]
-            x, base.weight, base.bias, *factors, self.scaling[name], share
+            x, weight, base.bias, *factors, self.scaling[name], share
         )
         return added
 
+    def _rounded(self) -> Tensor:
+        """The frozen weights in bf16."""
+        weight = self.base_layer.weight
+        version = weight.data_ptr(), weight._version
+        if self.rounded is None or self.rounded[0] != version:
+            self.rounded = version, weight.detach().to(torch.bfloat16)
+        return self.rounded[1]
+
     def _lean_adapter(self, x: Tensor) -> str | None:
-        """The one active adapter, if it is plain LoRA in fp32 on a CPU."""
+        """The one active adapter, if it is plain LoRA on a CPU, in fp32 or under bf16 autocast."""
         if self.disable_adapters or self.merged or len(self.active_adapters) != 1:
             return None
         (name,) = self.active_adapters
         plain = name in self.lora_A and name not in self.lora_variant and self.lora_B[name].bias is None
-        full = x.device.type == "cpu" and x.dtype == self.base_layer.weight.dtype == torch.float32
-        if not plain or not full or torch.is_autocast_enabled("cpu") or self.base_layer.weight.requires_grad:
+        weight = self.base_layer.weight
+        full = x.dtype == weight.dtype == torch.float32
+        if torch.is_autocast_enabled("cpu"):
+            full = torch.get_autocast_dtype("cpu") == torch.bfloat16 and weight.is_floating_point()
+        if not plain or not full or x.device.type != "cpu" or weight.requires_grad:
             return None
         return str(name) if getattr(self.lora_dropout[name], "p", 0.0) < 1 else None
 
@@ -53,13 +69,16 @@ class _Added(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scale: float, share: float
     ) -> Tensor:
-        flat = x.reshape(-1, x.shape[-1])
+        flat = x.reshape(-1, x.shape[-1]).to(weight.dtype)
+        down, up = down.to(weight.dtype), up.to(weight.dtype)
         places = dropped_places(flat.numel(), share) if share else None
         kept = flat if places is None else zeroed(flat.clone(), places)
         thin = kept @ down.T
         ctx.save_for_backward(kept, weight, down, up, thin, places)
         ctx.shape, ctx.scale = x.shape, scale / (1 - share)
-        mixed = functional.linear(flat, weight, bias).addmm_(thin, up.T, alpha=ctx.scale)
+        mixed = functional.linear(flat, weight, None if bias is None else bias.to(weight.dtype)).addmm_(
+            thin, up.T, alpha=ctx.scale
+        )
         return mixed.view(*x.shape[:-1], -1)
 
     @staticmethod

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from fivefold.models.backbones.architectures import COUNTED_FROM_PAD, dropped_attention, layer_path
+from fivefold.models.backbones.attention import attend_padded
 
 ATTENTION = "fivefold_packed"
 """What transformers calls `attend`; never written into a config.json."""
@@ -116,7 +116,7 @@ def attend(
     sliding_window: int | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """Attention within each segment, or transformers' own `sdpa` for a padded batch.
+    """Attention within each segment, or that of a padded batch.
 
     Parameters
     ----------
@@ -135,8 +135,7 @@ def attend(
         If attention is to be dropped in a packed batch.
     """
     if segments is None:
-        mixed = sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **others)
-        return mixed[0], None
+        return attend_padded(module, query, key, value, attention_mask, dropout, scaling, **others)
     if dropout:
         raise ValueError(f"a packed batch drops no attention, and {dropout} of it was to be dropped")
     reach = None if sliding_window is None else sliding_window - 1

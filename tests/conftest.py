@@ -36,6 +36,18 @@ def shared_data() -> Path:
     return SHARED
 
 
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """A folder of made-up weights, so large that their middle isn't read."""
+    from fivefold.models.backbones.contents import ENDS
+
+    folder = tmp_path / "backbone"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}", "utf-8")
+    (folder / "model.safetensors").write_bytes(bytes(3 * ENDS))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def sentence_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny random encoder whose texts differ widely."""

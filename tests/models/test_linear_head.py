@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 from fivefold.models.linear import head as linear_head
 from fivefold.models.linear.boosting import BoostedHead
+from fivefold.models.linear.examples import Examples
 from fivefold.models.linear.head import LinearHead
 from fivefold.models.linear.platt import FALLBACK, fit_scales
 from fivefold.task import MISSING, Binary, Categorical, FloatArray, Labels, Task
@@ -27,8 +28,13 @@ def problem(rows: int = 120) -> tuple[csr_array, Labels]:
 
 
 def fitted(head: LinearHead | BoostedHead, features: csr_array, labels: Labels) -> LinearHead | BoostedHead:
-    head.fit(features, labels, np.ones(len(labels), np.float32), np.ones((TASK.width, 2), np.float32))
+    head.fit(examples_of(features, labels), np.ones((TASK.width, 2), np.float32))
     return head
+
+
+def examples_of(features: csr_array, labels: Labels) -> Examples:
+    """Rows that count alike, each a group of its own."""
+    return Examples(features, labels, np.ones(len(labels), np.float32), np.arange(len(labels), dtype=np.int32))
 
 
 def test_equals_scikit_learn() -> None:
@@ -66,13 +72,13 @@ def test_groups_are_calibrated_on_whole(monkeypatch: pytest.MonkeyPatch) -> None
     groups, trained = np.arange(120, dtype=np.int32) % 40, []
     fit_groups = LinearHead._fit_groups
 
-    def recorded(head: LinearHead, parts: Any, features: csr_array, *rest: Any) -> int:
-        trained.append(features.toarray()[:, 0].astype(int) - 1)
-        return fit_groups(head, parts, features, *rest)
+    def recorded(head: LinearHead, parts: Any, examples: Examples, sides: FloatArray) -> int:
+        trained.append(examples.features.toarray()[:, 0].astype(int) - 1)
+        return fit_groups(head, parts, examples, sides)
 
     monkeypatch.setattr(LinearHead, "_fit_groups", recorded)
-    ones = np.ones(120, np.float32), np.ones((TASK.width, 2), np.float32)
-    replace(HEAD, solver="svm", fitted={}).fit(numbers, labels, *ones, groups)
+    examples = replace(examples_of(numbers, labels), groups=groups)
+    replace(HEAD, solver="svm", fitted={}).fit(examples, np.ones((TASK.width, 2), np.float32))
     first, last = trained
     assert (len(first), len(last)) == (96, 120)
     assert not set(groups[first]) & set(np.delete(groups, first))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,17 @@ ROOT = Path(__file__).parents[2]
 
 
 def process_of(item: int) -> tuple[int, int]:
-    """The item, and the process that it was worked on in; slow enough that nobody does all."""
-    time.sleep(0.3)
+    """The item, and the process that it was worked on in."""
     return item, os.getpid()
+
+
+def process_among(folder: Path, item: int) -> tuple[int, int]:
+    """The same, once another process has begun with an item, too."""
+    (folder / str(os.getpid())).touch()
+    until = time.monotonic() + 60
+    while len(list(folder.iterdir())) < 2 and time.monotonic() < until:
+        time.sleep(0.01)
+    return process_of(item)
 
 
 def wrong(item: int) -> int:
@@ -45,11 +54,11 @@ def test_one_at_a_time_stays_in_this_process() -> None:
     assert list(each(process_of, [], 4)) == []
 
 
-def test_some_at_a_time_share_processes() -> None:
-    done = list(each(process_of, range(5), 2))
+def test_some_at_a_time_share_processes(tmp_path: Path) -> None:
+    done = list(each(partial(process_among, tmp_path), range(5), 2))
     assert sorted(item for item, _ in done) == [0, 1, 2, 3, 4]
     processes = {process for _, process in done}
-    assert len(processes) <= 2  # one may be done with all of them before the other has started
+    assert len(processes) == 2
     assert os.getpid() not in processes
 
 

@@ -232,6 +232,15 @@ def test_evaluation_on_a_labelled_table(tweets_run: Run, tweets: pl.DataFrame) -
     assert "cross-fitted" in render(tweets_run.evaluation)
 
 
+def test_evaluation_on_a_table_draws_whole_groups(tweets: pl.DataFrame, tmp_path: Path) -> None:
+    authors = tweets.with_columns(author=pl.int_range(pl.len()) // 3)
+    run = fit(QUICK | {"data": {"group": "author"}}, authors, out=tmp_path / "run")
+    many = pl.concat([authors.tail(60)] * 6).drop("id")
+    grouped, alone = (evaluate_run(run.folder, table).headline for table in (many, many.drop("author")))
+    assert grouped.value == alone.value
+    assert grouped.high - grouped.low > 2 * (alone.high - alone.low)  # six times the rows say no more
+
+
 def test_the_report_can_be_written_again(tweets_run: Run) -> None:
     (tweets_run.folder / "report.html").unlink()
     assert "f1" in publish(tweets_run.folder).read_text("utf-8").lower()

@@ -110,6 +110,13 @@ SWAP = {"fields": [["a", "b"]], "target": "w", "classes": {"a": "b"}}
         ({"objective": {"binary": "focal"}}, "'linear' doesn't use objective.binary"),
         ({"objective": {"class_weights": "positive"}}, "'linear' doesn't use objective.class_weights: positive"),
         ({"training": {"epochs": 2}}, "'linear' doesn't use training"),
+        (
+            {
+                "model": {"family": "generator", "backbone": "an/id", "adapter": {"rank": 4}},
+                "training": {"epochs": 1, "head_learning_rate": 1e-3},
+            },
+            "'generator' doesn't use training.head_learning_rate",
+        ),
         ({"model": {"family": "feedforward"}, "pretraining": {}}, "'feedforward' doesn't use pretraining"),
         ({"model": ENCODER, "training": 5}, "training: should be a section, with keys such as epochs and batch_size"),
         ({"model": ENCODER, "training": {"epoch": 2}}, "training.epoch: no such key; did you mean 'epochs'"),

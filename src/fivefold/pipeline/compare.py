@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fivefold.data.groups import number_groups
 from fivefold.data.labels import read_labels, same_labels
 from fivefold.data.layout import normalise
 from fivefold.errors import LabelError, RunError
@@ -36,14 +35,13 @@ def evaluate_run(folder: str | Path, data: Any = None) -> Evaluation:
     if (labels.codes == MISSING).all():
         raise LabelError("No label of the table is filled in.", next_step="evaluate on rows with labels")
     scores = run.scores(frame)
-    group = run.recipe.data.group
     return evaluate(
         labels,
         run.rule.decide_calibrated(scores),
         scores,
         run.evaluation.metric,
         seed=run.recipe.seed,
-        groups=number_groups(frame[group]) if group in frame.columns else None,
+        groups=run.groups_of(frame),
         thresholds=run.rule.thresholds,
     )
 

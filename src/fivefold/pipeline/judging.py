@@ -11,7 +11,6 @@ import polars as pl
 
 from fivefold.data.compose import Rows
 from fivefold.data.corpus import build_corpus
-from fivefold.data.groups import number_groups
 from fivefold.data.labels import read_labels
 from fivefold.data.layout import normalise
 from fivefold.errors import FivefoldError, LabelError, RunError
@@ -128,8 +127,7 @@ class Judge:
     def __init__(self, run: Run, judging: JudgingRows) -> None:
         self.run, self.rows = run, rows_of(run, judging.frame)
         self.labels, self.fresh = judging.labels, judging.fresh
-        group = run.recipe.data.group
-        self.groups = number_groups(judging.frame[group]) if group in judging.frame.columns else None
+        self.groups = run.groups_of(judging.frame)
         self.metric = run.evaluation.metric
         self.ensemble = self.predictions(run.raw(self.rows))
         self.ensemble_estimate = self.estimate(self.ensemble)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,51 +45,7 @@ MARK = "__extra__"
 """Column that tells extra rows while train and extra are one table."""
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A recipe made whole, and its rows.
-
-    Parameters
-    ----------
-    recipe
-        With everything inferred written out.
-    task, layout
-        The targets, and how the training file spells their labels.
-    frame
-        Train rows, then extra rows; one column a target.
-    corpus
-        The same rows for models.
-    always_training
-        bool (rows,): the extra rows.
-    test
-        Rows to predict at the end, or None.
-    unlabelled, test_texts
-        Texts of data.unlabelled and data.test for pretraining, where the recipe pretrains on them.
-    catalogue
-        The table of enrichment.catalogue, or None.
-    fingerprint
-        Digest of recipe and contents; a run continues only with its own.
-    """
-
-    recipe: Recipe
-    task: Task
-    layout: Layout
-    frame: pl.DataFrame
-    corpus: Corpus
-    always_training: npt.NDArray[np.bool_]
-    test: pl.DataFrame | None
-    unlabelled: Sequence[str]
-    test_texts: Sequence[str]
-    catalogue: pl.DataFrame | None
-    fingerprint: str
-
-    @property
-    def groups(self) -> IntArray | None:
-        """Number of each row's group, or None."""
-        return self.corpus.groups
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Understood:
     """A recipe made whole, and the tables that it goes with.
 
@@ -111,6 +67,39 @@ class Understood:
     raw: pl.DataFrame
     frame: pl.DataFrame
     test: pl.DataFrame | None
+
+    @property
+    def always_training(self) -> npt.NDArray[np.bool_]:
+        """bool (rows,): the extra rows."""
+        return self.raw[MARK].to_numpy().astype(bool)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared(Understood):
+    """Everything that a fit needs to know before its first stage.
+
+    Parameters
+    ----------
+    corpus
+        The rows of `frame` for models.
+    unlabelled, test_texts
+        Texts of data.unlabelled and data.test for pretraining, where the recipe pretrains on them.
+    catalogue
+        The table of enrichment.catalogue, or None.
+    fingerprint
+        Digest of recipe and contents; a run continues only with its own.
+    """
+
+    corpus: Corpus
+    unlabelled: Sequence[str]
+    test_texts: Sequence[str]
+    catalogue: pl.DataFrame | None
+    fingerprint: str
+
+    @property
+    def groups(self) -> IntArray | None:
+        """Number of each row's group, or None."""
+        return self.corpus.groups
 
 
 def understand(recipe: Recipe, data: Any = None, test: Any = None) -> Understood:
@@ -147,24 +136,27 @@ def understand(recipe: Recipe, data: Any = None, test: Any = None) -> Understood
         if getattr(single.model, "head", None) == "reward":
             outcomes_of(task)
     headline_metric(whole.decision, task)
-    return Understood(whole, task, layout, raw, frame, unseen)
+    return Understood(recipe=whole, task=task, layout=layout, raw=raw, frame=frame, test=unseen)
 
 
 def prepare(recipe: Recipe, data: Any = None, test: Any = None) -> Prepared:
     """Everything that a fit needs to know before the first stage; parameters and errors as of `understand`."""
     found = understand(recipe, data, test)
-    whole, frame, raw, source = found.recipe, found.frame, found.raw, found.recipe.data
+    whole, frame, source = found.recipe, found.frame, found.recipe.data
     catalogue = read_optional(whole.enrichment.catalogue if whole.enrichment else None)
     corpus = build_corpus(
         frame, text=source.text, id=source.id, weight=source.weight, task=found.task, replace=source.replace
     )
     if source.group is not None:
         corpus = replace(corpus, groups=number_groups(frame[source.group]))
-    more, test_texts = unlabelled_texts(whole), texts_of_test(whole, found.test)
-    made_from = fingerprint(whole, [raw, found.test, catalogue], more)
-    extra = raw[MARK].to_numpy().astype(bool)
+    unlabelled = unlabelled_texts(whole)
     return Prepared(
-        whole, found.task, found.layout, frame, corpus, extra, found.test, more, test_texts, catalogue, made_from
+        **{each.name: getattr(found, each.name) for each in fields(found)},
+        corpus=corpus,
+        unlabelled=unlabelled,
+        test_texts=texts_of_test(whole, found.test),
+        catalogue=catalogue,
+        fingerprint=fingerprint(whole, [found.raw, found.test, catalogue], unlabelled),
     )
 
 

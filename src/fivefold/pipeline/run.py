@@ -14,6 +14,7 @@ import polars as pl
 from fivefold.data.compose import Rows
 from fivefold.data.corpus import build_corpus
 from fivefold.data.folds import Folds, load_folds
+from fivefold.data.groups import number_groups
 from fivefold.data.labels import labels_frame, read_labels
 from fivefold.data.layout import Layout
 from fivefold.decisions.mixture import mix
@@ -31,7 +32,7 @@ from fivefold.pipeline.store import Store, read_json, reading
 from fivefold.recipe import Recipe, load_recipe
 from fivefold.recipe.training import LINEAR_KEYS
 from fivefold.scores import Scores, mean
-from fivefold.task import Task
+from fivefold.task import IntArray, Task
 
 GROUP = "group of rows"
 """Column of data/rows.parquet that holds the groups, if there are any."""
@@ -226,6 +227,11 @@ class Run:
                 )
             return pl.DataFrame({self.recipe.data.text[0]: pl.Series(list(data), dtype=pl.String)})
         return read_source(data)
+
+    def groups_of(self, frame: pl.DataFrame) -> IntArray | None:
+        """Number of the group of each of a table's rows, or None if it has no such column."""
+        group = self.recipe.data.group
+        return number_groups(frame[group]) if group in frame.columns else None
 
     def batches(self, frame: pl.DataFrame) -> Iterator[Scores]:
         """Calibrated scores of the table's rows, some at a time."""

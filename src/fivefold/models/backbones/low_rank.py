@@ -41,7 +41,7 @@ class LeanLinear(Linear):
 
     def _rounded(self) -> Tensor:
         """The frozen weights in bf16."""
-        weight = self.base_layer.weight
+        weight: Any = self.base_layer.weight
         version = weight.data_ptr(), weight._version
         if self.rounded is None or self.rounded[0] != version:
             self.rounded = version, weight.detach().to(torch.bfloat16)
@@ -53,7 +53,7 @@ class LeanLinear(Linear):
             return None
         (name,) = self.active_adapters
         plain = name in self.lora_A and name not in self.lora_variant and self.lora_B[name].bias is None
-        weight = self.base_layer.weight
+        weight: Any = self.base_layer.weight
         full = x.dtype == weight.dtype == torch.float32
         if torch.is_autocast_enabled("cpu"):
             full = torch.get_autocast_dtype("cpu") == torch.bfloat16 and weight.is_floating_point()

@@ -11,8 +11,9 @@ import lightgbm
 import numpy as np
 from scipy.sparse import csr_array, csr_matrix
 
+from fivefold.models.linear.examples import Examples
 from fivefold.scores import EDGE, log_softmax
-from fivefold.task import MISSING, Binary, FloatArray, IntArray, Labels, Target, Task
+from fivefold.task import MISSING, Binary, FloatArray, Target, Task
 
 
 @dataclass
@@ -35,27 +36,9 @@ class BoostedHead:
     threads: int
     boosters: dict[str, lightgbm.Booster] = field(default_factory=dict)
 
-    def fit(
-        self,
-        features: csr_array,
-        labels: Labels,
-        weights: FloatArray,
-        sides: FloatArray,
-        groups: IntArray | None = None,
-    ) -> dict[str, float]:
-        """Fit a booster a target.
-
-        Parameters
-        ----------
-        features
-            float32 (rows, features).
-        weights
-            How much each row counts, (rows,).
-        sides
-            Weight of the negative and positive side of each logit, (width, 2).
-        groups
-            Not read: no row is held back.
-        """
+    def fit(self, examples: Examples, sides: FloatArray) -> dict[str, float]:
+        """Fit a booster a target; `sides` weighs the negative and positive side of each logit, (width, 2)."""
+        features, labels, weights = examples.features, examples.labels, examples.weights
         for target in self.task.targets:
             codes, target_sides = labels.column(target.name), sides[self.task.slices[target.name]]
             known = codes != MISSING

@@ -8,16 +8,17 @@ from typing import Literal, Protocol
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
-from scipy.sparse import csr_array, vstack
+from scipy.sparse import csr_array
 
 from fivefold.data.compose import Rows
 from fivefold.models.base import Cost, History, threads
+from fivefold.models.linear.examples import Examples
 from fivefold.models.linear.features import Features, documents, stacked
 from fivefold.models.linear.ngrams import Analyzer, NGrams, read_ngrams
 from fivefold.models.linear.tfidf import TfidfSettings
 from fivefold.objectives.weights import side_weights
 from fivefold.scores import Scores, both_orders
-from fivefold.task import FloatArray, IntArray, Labels, Task, concatenate
+from fivefold.task import FloatArray, Labels, Task
 
 Span = tuple[int, int]
 
@@ -37,10 +38,8 @@ EXPLAINED = 60
 class Head(Protocol):
     """From sparse features to logits, for all targets of a task."""
 
-    def fit(
-        self, features: csr_array, labels: Labels, weights: FloatArray, sides: FloatArray, groups: IntArray | None
-    ) -> dict[str, float]:
-        """Learn; figures for the history."""
+    def fit(self, examples: Examples, sides: FloatArray) -> dict[str, float]:
+        """Learn; figures for the history. `sides` weighs the negative and positive side of each logit, (width, 2)."""
         ...
 
     def logits(self, features: csr_array) -> FloatArray:
@@ -58,12 +57,6 @@ class Head(Protocol):
     def load(self, folder: Path) -> None:
         """Read them."""
         ...
-
-
-def twice(groups: IntArray | None, rows: int) -> IntArray:
-    """Groups of rows and, behind them, of the same rows in the other order; by themselves without groups."""
-    own = np.arange(rows, dtype=np.int32) if groups is None else groups
-    return np.concatenate([own, own])
 
 
 class LinearClassifier:
@@ -123,15 +116,14 @@ class LinearClassifier:
     def fit(self, train: Rows, valid: Rows | None, scratch: Path | None = None) -> History:
         """Fit vocabulary, frequencies and head on `train`; nothing else is looked at."""
         self.features.fit(train)
-        labels, weights, groups = train.labels, train.weights, train.groups
-        sides = self._sides(labels)
-        matrix = self.features.transform(train)
+        alone = np.arange(len(train), dtype=np.int32)
+        groups = alone if train.groups is None else train.groups
+        examples = Examples(self.features.transform(train), train.labels, train.weights, groups)
+        sides = self._sides(train.labels)
         if self.both_orders:
-            matrix = csr_array(vstack([matrix, self.features.transform_swapped(train)], format="csr"))
-            labels, weights = concatenate([labels, labels.swapped()]), np.concatenate([weights, weights])
-            groups = twice(groups, len(train))
-        figures = self.head.fit(matrix, labels, weights, sides, groups)
-        return History({"rows": float(len(train)), "features": float(matrix.shape[1]), **figures})
+            examples = examples.and_swapped(self.features.transform_swapped(train))
+        figures = self.head.fit(examples, sides)
+        return History({"rows": float(len(train)), "features": float(examples.features.shape[1]), **figures})
 
     def score(self, rows: Rows) -> Scores:
         """Logits of `rows`; of pairs the mean over both orders, so that swapping a row swaps its scores."""

@@ -14,9 +14,10 @@ from scipy.sparse import csr_array, vstack
 from scipy.special import log_expit
 
 from fivefold.models.linear.coordinate_descent import LinearSettings, LinearWeights, Loss, fit_linear
+from fivefold.models.linear.examples import Examples
 from fivefold.models.linear.scoring import prune_weights, score_rows, score_rows_pruned
 from fivefold.scores import log_softmax
-from fivefold.task import Binary, FloatArray, IntArray, Labels, Task
+from fivefold.task import Binary, FloatArray, Task
 
 WIDE = 128
 """A categorical with more classes is solved one class against the rest, some at a time, and its weights are pruned."""
@@ -75,32 +76,11 @@ class LinearHead:
     fitted: dict[Group, Weights] = field(default_factory=dict)
     scales: FloatArray | None = None
 
-    def fit(
-        self,
-        features: csr_array,
-        labels: Labels,
-        weights: FloatArray,
-        sides: FloatArray,
-        groups: IntArray | None = None,
-    ) -> dict[str, float]:
-        """Fit all targets.
-
-        Parameters
-        ----------
-        features
-            float32 (rows, features).
-        weights
-            How much each row counts, (rows,).
-        sides
-            Weight of the negative and positive side of each logit, (width, 2).
-        groups
-            Rows of one number are calibrated on together, or trained on together, (rows,); None: each by itself.
-        """
+    def fit(self, examples: Examples, sides: FloatArray) -> dict[str, float]:
+        """Fit all targets; `sides` weighs the negative and positive side of each logit, (width, 2)."""
         if self.solver == "svm":
-            alone = np.arange(len(labels), dtype=np.int32)
-            self.scales = self._scales(features, labels, weights, sides, alone if groups is None else groups)
-        epochs = self._fit_groups(list(self._groups()), features, labels, weights, sides)
-        return {"epochs": float(epochs)}
+            self.scales = self._scales(examples, sides)
+        return {"epochs": float(self._fit_groups(list(self._groups()), examples, sides))}
 
     def logits(self, features: csr_array) -> FloatArray:
         """float32 (rows, width)."""
@@ -158,33 +138,27 @@ class LinearHead:
         slices = [self.task.slices[name] for name in group]
         return np.concatenate([np.arange(place.start, place.stop) for place in slices])
 
-    def _fit_groups(
-        self, groups: list[Group], features: csr_array, labels: Labels, weights: FloatArray, sides: FloatArray
-    ) -> int:
+    def _fit_groups(self, groups: list[Group], examples: Examples, sides: FloatArray) -> int:
         epochs = 0
         for group in groups:
             fit = self._fit_wide if self._is_wide(group) else self._fit_whole
-            self.fitted[group], passes = fit(features, group, labels, weights, sides[self._columns(group)])
+            self.fitted[group], passes = fit(group, examples, sides[self._columns(group)])
             epochs = max(epochs, passes)
         return epochs
 
     def _is_wide(self, group: Group) -> bool:
         return len(group) == 1 and self.task.target(group[0]).width > WIDE
 
-    def _fit_whole(
-        self, features: csr_array, group: Group, labels: Labels, weights: FloatArray, sides: FloatArray
-    ) -> tuple[Weights, int]:
-        targets = np.concatenate([labels.probabilities(name) for name in group], axis=1)
+    def _fit_whole(self, group: Group, examples: Examples, sides: FloatArray) -> tuple[Weights, int]:
+        targets = np.concatenate([examples.labels.probabilities(name) for name in group], axis=1)
         single = self.task.target(group[0])
         loss: Loss = "logistic" if isinstance(single, Binary) else "softmax"
-        made = self._solve(features, targets, loss, weights, sides)
+        made = self._solve(examples, targets, loss, sides)
         return Weights(made.weights, made.bias), made.epochs
 
-    def _fit_wide(
-        self, features: csr_array, group: Group, labels: Labels, weights: FloatArray, sides: FloatArray
-    ) -> tuple[Weights, int]:
+    def _fit_wide(self, group: Group, examples: Examples, sides: FloatArray) -> tuple[Weights, int]:
         """One class against the rest, a block of classes at a time, so that few are held dense."""
-        parts, epochs = [], 0
+        parts, epochs, labels = [], 0, examples.labels
         codes = labels.column(group[0])
         width = self.task.target(group[0]).width
         for start in range(0, width, BLOCK):
@@ -193,15 +167,13 @@ class LinearHead:
             targets[codes < 0] = np.nan
             if group[0] in labels.soft:
                 targets = labels.soft[group[0]][:, classes]
-            made = self._solve(features, targets, "logistic", weights, sides[classes])
+            made = self._solve(examples, targets, "logistic", sides[classes])
             parts.append((prune_weights(made.weights, self.prune), made.bias))
             epochs = max(epochs, made.epochs)
         stacked = csr_array(vstack([csr_array(pruned.T) for pruned, _ in parts], format="csr").T.tocsr())
         return Weights(stacked, np.concatenate([bias for _, bias in parts])), epochs
 
-    def _solve(
-        self, features: csr_array, targets: FloatArray, loss: Loss, weights: FloatArray, sides: FloatArray
-    ) -> LinearWeights:
+    def _solve(self, examples: Examples, targets: FloatArray, loss: Loss, sides: FloatArray) -> LinearWeights:
         settings = LinearSettings(
             loss="squared_hinge" if self.solver == "svm" else loss,
             C=self.C,
@@ -209,7 +181,14 @@ class LinearHead:
             max_epochs=self.max_epochs,
             seed=self.seed,
         )
-        return fit_linear(features, targets, settings, class_weights=sides, row_weights=weights, threads=self.threads)
+        return fit_linear(
+            examples.features,
+            targets,
+            settings,
+            class_weights=sides,
+            row_weights=examples.weights,
+            threads=self.threads,
+        )
 
     def _margins(self, features: csr_array) -> FloatArray:
         result = np.zeros((features.shape[0], self.task.width), dtype=np.float32)
@@ -217,21 +196,19 @@ class LinearHead:
             result[:, self._columns(group)] = weights.margins(features, self.threads)
         return result
 
-    def _scales(
-        self, features: csr_array, labels: Labels, weights: FloatArray, sides: FloatArray, groups: IntArray
-    ) -> FloatArray:
+    def _scales(self, examples: Examples, sides: FloatArray) -> FloatArray:
         """Scale and shift of each logit, (2, width), learnt on rows that this first fit doesn't train on."""
         from fivefold.models.linear.platt import (
             fit_scales,  # brings scikit-learn, which logistic regression doesn't need
         )
 
-        order = np.random.default_rng(self.seed).permutation(np.unique(groups))
-        unseen = np.isin(groups, order[: max(len(order) // 5, 1)])
-        held_out, train = np.flatnonzero(unseen), np.flatnonzero(~unseen)
+        order = np.random.default_rng(self.seed).permutation(np.unique(examples.groups))
+        unseen = np.isin(examples.groups, order[: max(len(order) // 5, 1)])
+        held_out = examples.take(unseen)
         first = replace(self, fitted={}, scales=None)
         narrow = [group for group in self._groups() if not self._is_wide(group)]
-        first._fit_groups(narrow, features[train], labels.take(train), weights[train], sides)
-        return fit_scales(first._margins(features[held_out]), labels.take(held_out), first.fitted_names)
+        first._fit_groups(narrow, examples.take(~unseen), sides)
+        return fit_scales(first._margins(held_out.features), held_out.labels, first.fitted_names)
 
     @property
     def fitted_names(self) -> set[str]:

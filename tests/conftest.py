@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -34,6 +35,16 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the shared data folder isn't here")
     return SHARED
+
+
+@pytest.fixture(scope="module")
+def fp32() -> Iterator[None]:
+    """A chip that doesn't compute in bf16, so that what two ways give can be compared to the last digits."""
+    from fivefold.training import precision
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(precision, "computes_bf16", lambda device: False)
+        yield
 
 
 @pytest.fixture

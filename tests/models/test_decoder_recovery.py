@@ -18,6 +18,8 @@ from fivefold.models.decoder.classifier import DecoderClassifier
 from fivefold.models.networks.supervised import Supervised
 from fivefold.training.loop import SEED_STRIDE, mixed_seed
 
+pytestmark = pytest.mark.usefixtures("fp32")
+
 SEED = 7
 """Of the classifiers that `made` makes."""
 

@@ -24,6 +24,8 @@ from fivefold.pipeline.run import Run
 from fivefold.recipe import build_recipe
 from fivefold.task import Task
 
+pytestmark = pytest.mark.usefixtures("fp32")
+
 KEY = "sk-not-to-be-seen"
 
 

@@ -23,6 +23,8 @@ from fivefold.models.networks.expense import (
 )
 from fivefold.training import timing
 
+pytestmark = pytest.mark.usefixtures("fp32")
+
 CPU = torch.device("cpu")
 LINEAR = 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 64)
 """Weights in the tiny Llama's linear layers: two of queries and outputs, two of keys and values, three of the MLP."""

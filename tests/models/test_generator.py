@@ -27,7 +27,7 @@ from fivefold.pipeline.run import Run
 from fivefold.recipe import build_recipe
 from fivefold.task import Swap, Task
 
-pytestmark = pytest.mark.usefixtures("no_cache")
+pytestmark = pytest.mark.usefixtures("fp32", "no_cache")
 
 CHAT = "{% for m in messages %}<|{{ m.role }}|>{{ m.content | trim }}</s>{% endfor %}<|assistant|>"
 

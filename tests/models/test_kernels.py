@@ -22,6 +22,8 @@ from fivefold.models.backbones.backbone import Origin, load_decoder, load_tokeni
 from fivefold.models.backbones.kernels import check_kernels, usable
 from fivefold.recipe import build_recipe
 
+pytestmark = pytest.mark.usefixtures("fp32")
+
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 KINDS: Any = ("liger", "unsloth")
 LORA = VARIANTS["lora"]

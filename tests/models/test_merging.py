@@ -12,7 +12,7 @@ from tests.models.tiny_decoders import DECODERS
 
 from fivefold.models.decoder.merging import merged
 
-pytestmark = pytest.mark.usefixtures("no_cache")
+pytestmark = pytest.mark.usefixtures("fp32", "no_cache")
 
 
 @pytest.mark.parametrize("name", DECODERS)

@@ -17,10 +17,12 @@ from fivefold.data.corpus import build_corpus
 from fivefold.data.demo import demo
 from fivefold.data.labels import learn_task
 from fivefold.errors import FivefoldError, RecipeError
+from fivefold.models.backbones import vocabulary
 from fivefold.models.base import Classifier, Cost
 from fivefold.models.networks.material import Activations
 from fivefold.models.networks.network import watched_rows
 from fivefold.task import Swap, Task
+from fivefold.training import loop
 from fivefold.training.precision import SCORING_TOKENS
 
 pytestmark = pytest.mark.usefixtures("no_cache")
@@ -63,6 +65,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "mlp, attention pooling, layer-wise rates": (
         {"head": "mlp", "pooling": "attention"}, {"layer_decay": 0.8, "head_learning_rate": 1e-2}, {},
     ),
+    "in bf16": ({"dropout": 0.1, "attention_dropout": 0.1}, {"precision": "bf16"}, {}),
     "windows": ({"windows": "max", "window_tokens": 12, "window_overlap": 2}, {}, {}),
     "frozen": ({"unfrozen_layers": 0}, {}, {}),
     "top layer": ({"unfrozen_layers": 1}, {"ema": 0.9}, {"binary": "focal", "class_weights": "positive"}),
@@ -91,6 +94,26 @@ def test_an_encoder_fits_scores_saves_and_loads(name: str, tokenizer_folder: Pat
     assert history.figures["steps"] == (14 if training.get("keep") == "best" else 16)
     again = reloaded(fitted, make(), tmp_path / "model")
     np.testing.assert_allclose(again.score(held_out).logits, scores.logits, atol=1e-5)
+
+
+def test_tokens_that_do_not_occur_need_not_learn(tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, corpus = tweets()
+    train, held_out = corpus.rows(np.arange(120)), corpus.rows(np.arange(120, 160))
+    sizes, logits, begin = [], [], loop.train
+
+    def begun_again(trainee: Any, *how: Any, **more: Any) -> Any:
+        sizes.append(len(trainee.module.backbone.get_input_embeddings().weight))
+        trainee.restart(7)  # as after a divergence
+        return begin(trainee, *how, **more)
+
+    monkeypatch.setattr(loop, "train", begun_again)
+    for most in (0.0, 1.0):
+        monkeypatch.setattr(vocabulary, "MOST", most)
+        fitted = made(task, encoder(tokenizer_folder), {"weight_decay": 0.0})
+        fitted.fit(train, held_out)
+        logits.append(fitted.score(held_out).logits)
+    assert 20 < sizes[1] < sizes[0]
+    np.testing.assert_allclose(logits[1], logits[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["plain", "windows", "frozen"])

@@ -31,7 +31,7 @@ from fivefold.models.decoder.net import DecoderNet
 from fivefold.models.pooled.net import PooledNet
 from fivefold.task import Task
 
-pytestmark = pytest.mark.usefixtures("no_cache")
+pytestmark = pytest.mark.usefixtures("fp32", "no_cache")
 
 INSTRUCTION = "You are a careful reader. Name the emotions of this tweet, one or several. Tweet: "
 TEMPLATES = {"words behind": INSTRUCTION + "{text}\nEmotions:", "nothing behind": INSTRUCTION + "{text}"}

@@ -10,8 +10,7 @@ from tests.models.tiny import word_pieces
 
 from fivefold.errors import RecipeError
 from fivefold.models.backbones.architectures import PositionLimit
-from fivefold.models.networks.network import truncation_figures, truncation_remarks
-from fivefold.models.networks.reading import Reading, Windows
+from fivefold.models.networks.reading import Reading, Windows, truncation_figures, truncation_remarks
 from fivefold.training.inputs import Inputs
 from fivefold.training.templates import Truncation
 

@@ -24,7 +24,7 @@ from fivefold.pipeline.prepare import prepare
 from fivefold.recipe import build_recipe
 from fivefold.task import Swap, Task
 
-pytestmark = pytest.mark.usefixtures("no_cache")
+pytestmark = pytest.mark.usefixtures("fp32", "no_cache")
 
 SWAP = Swap((("a", "b"),), "winner", {"left": "right", "right": "left"})
 SECTION = {"fields": [["a", "b"]], "target": "winner", "classes": {"left": "right", "right": "left"}}

@@ -24,7 +24,7 @@ from fivefold.models.generator.shots import draw
 from fivefold.recipe import build_recipe
 from fivefold.scores import Scores
 
-pytestmark = pytest.mark.usefixtures("no_cache")
+pytestmark = pytest.mark.usefixtures("fp32", "no_cache")
 
 ASKED: dict[str, Any] = {"epochs": 0}
 

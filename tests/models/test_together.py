@@ -14,7 +14,7 @@ from tests.models.tiny_decoders import DECODERS, save_decoder
 from fivefold.models.decoder.classifier import DecoderClassifier
 from fivefold.models.families import scores_of
 
-pytestmark = pytest.mark.usefixtures("no_cache")
+pytestmark = pytest.mark.usefixtures("fp32", "no_cache")
 
 
 def folds(backbone: Path, folder: Path, **settings: Any) -> tuple[list[DecoderClassifier], Any]:

@@ -24,6 +24,8 @@ from fivefold.pipeline.fit import fit_unpublished
 from fivefold.pipeline.judging import Judge, Way, judging_rows
 from fivefold.pipeline.run import Run
 
+pytestmark = pytest.mark.usefixtures("fp32")
+
 TRAIN, FRESH = demo("preferences", 48, seed=3), demo("preferences", 30, seed=11)
 SWAP = {"fields": [["response_a", "response_b"]], "target": "winner", "classes": {"a": "b", "b": "a"}}
 

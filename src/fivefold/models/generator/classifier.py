@@ -36,8 +36,8 @@ from fivefold.models.generator.prompts import PLAIN_HEADER, Chat, Format, encode
 from fivefold.models.generator.shared import SharedWriter
 from fivefold.models.generator.writing import Writing, closed
 from fivefold.models.networks.material import Positions, Sequences
-from fivefold.models.networks.network import Columns, Network, read_both_ways, truncation_remarks, weights_of
-from fivefold.models.networks.reading import Reading
+from fivefold.models.networks.network import Network, weights_of
+from fivefold.models.networks.reading import Columns, Reading, read_both_ways, truncation_remarks
 from fivefold.models.networks.supervised import Supervised, on_device
 from fivefold.scores import Scores, id_array, normalised
 from fivefold.task import Labels, Task

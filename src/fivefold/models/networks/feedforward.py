@@ -16,8 +16,8 @@ from transformers import PreTrainedTokenizerFast
 from fivefold.data.compose import Corpus, Rows
 from fivefold.models.backbones.backbone import Origin, load_encoder, load_tokenizer
 from fivefold.models.networks.material import Sequences
-from fivefold.models.networks.network import Network, read_both_ways, truncation_remarks
-from fivefold.models.networks.reading import cache_for
+from fivefold.models.networks.network import Network
+from fivefold.models.networks.reading import cache_for, read_both_ways, truncation_remarks
 from fivefold.objectives.weights import label_biases
 from fivefold.task import Labels, Task
 from fivefold.training.inputs import Inputs, Template, Truncation, joined

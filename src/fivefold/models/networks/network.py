@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields as keys_of
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +17,18 @@ from torch import Tensor, nn
 from fivefold.data.compose import Corpus, Rows
 from fivefold.data.split import split
 from fivefold.errors import RecipeError
+from fivefold.models.backbones.vocabulary import Shrink
 from fivefold.models.base import PARITY_ROWS, Cost, History
 from fivefold.models.networks.expense import activation_bytes, check_room, measured, peak_bytes, size_of
 from fivefold.models.networks.material import Material, Positions, Sequences
+from fivefold.models.networks.reading import truncation_figures
 from fivefold.models.networks.supervised import Agreement, Examples, Supervised, Watched, logits_of
 from fivefold.objectives.objective import Objective
 from fivefold.objectives.weights import loss_weights
 from fivefold.scores import Scores, both_orders
-from fivefold.task import Labels, Swap, Task, concatenate
+from fivefold.task import Labels, Task, concatenate
 from fivefold.training import loop
 from fivefold.training.batches import padding_share
-from fivefold.training.inputs import Coverage, Inputs
 from fivefold.training.optim import Group, layer_groups
 from fivefold.training.plan import Optimisation
 from fivefold.training.precision import SCORING_TOKENS, TRAINING_TOKENS, choose_precision, default_device
@@ -37,8 +40,6 @@ INNER = 10
 
 SCORED_PASSES = 4
 """Passes of each core whose scoring is timed."""
-
-Columns = Mapping[str, Sequence[str]]
 
 
 class Network(ABC):
@@ -110,6 +111,10 @@ class Network(ABC):
     def load(self, folder: Path) -> None:
         """Become the model that `save` wrote."""
 
+    def learning(self, net: nn.Module, *corpora: Corpus) -> AbstractContextManager[Shrink]:
+        """The state of a net while it learns from texts of these corpora; how to cut weights of other nets like it."""
+        return nullcontext(dict)
+
     def begin(self, labels: Labels) -> nn.Module:
         """The module to train: the one that was loaded, or a fresh one with its head at the label rates."""
         if self.net is None:
@@ -131,15 +136,16 @@ class Network(ABC):
         self.learn_vocabulary(train)
         corpus, t, device = train.corpus, self.training, default_device()
         net = self.net or self.build(None, self.seed)
-        size = size_of(net)
-        room = check_room(size, device)
         held_out = corpus.rows(np.setdiff1d(np.arange(len(corpus)), train.index))
         learnt, watched = self._divided(train, held_out)
-        material = self.sequences(corpus)
-        trainee = self._trainee(net, self._examples(learnt, self.unread(net, material)), None, None)
-        with measured(size, device):
-            epoch, token = self._timed(net, trainee, material)
-            peak = peak_bytes(size, self._activations(net, trainee), device)
+        material, whole = self.sequences(corpus), size_of(net)
+        with self.learning(net, corpus) as shrink:
+            size = replace(whole, trained=size_of(net).trained)
+            room = check_room(size, device)
+            trainee = self._trainee(net, self._examples(learnt, self.unread(net, material)), None, None, shrink)
+            with measured(size, device):
+                epoch, token = self._timed(net, trainee, material)
+                peak = peak_bytes(size, self._activations(net, trainee), device)
         scored = self._scored_tokens(material, held_out, watched)
         return Cost(
             epoch * t["epochs"] + (0.0 if self.frozen else token * scored),
@@ -163,9 +169,9 @@ class Network(ABC):
         begun = weights_of(self.trained(net)) if self.resumed else None
         checkpoint_gradients(net, self.training["gradient_checkpointing"])
         examples = self._examples(train, self.material(train.corpus))
-        trainee = self._trainee(net, examples, watched, begun)
-        how = self._optimisation()
-        outcome = loop.train(trainee, how, seed=self.seed, scratch=scratch)
+        with self.learning(net, *(rows.corpus for rows in (train, valid) if rows is not None)) as shrink:
+            trainee = self._trainee(net, examples, watched, begun, shrink)
+            outcome = loop.train(trainee, self._optimisation(), seed=self.seed, scratch=scratch)
         net.eval()
         passed = tokens_of(examples.material, examples.index) * outcome.steps / max(1, len(trainee.steps(0)))
         figures = {
@@ -244,7 +250,12 @@ class Network(ABC):
         return Examples(material, index, labels, weights)
 
     def _trainee(
-        self, net: nn.Module, examples: Examples, watched: Watched | None, begun: Mapping[str, Tensor] | None
+        self,
+        net: nn.Module,
+        examples: Examples,
+        watched: Watched | None,
+        begun: Mapping[str, Tensor] | None,
+        shrink: Shrink,
     ) -> Supervised:
         plain, t = dict(self.objective), self.training
         alpha, categorical, start = (plain.pop(f"rdrop_{key}") for key in ("alpha", "categorical", "start_step"))
@@ -260,7 +271,7 @@ class Network(ABC):
             agreement=agreement,
             watched=watched,
             tokens_per_pass=self.scoring_tokens,
-            fresh=lambda seed: begun or self.fresh_weights(examples.labels, seed),
+            fresh=lambda seed: shrink(begun or self.fresh_weights(examples.labels, seed)),
         )
 
     def supervised(self, *common: Any, **named: Any) -> Supervised:
@@ -329,43 +340,6 @@ def watched_rows(train: Rows, seed: int) -> Positions:
         count = min(INNER, len(np.unique(groups)))
         groups, count = (groups, count) if count > 1 else (None, INNER)
     return split(train.labels, len(train), count=count, seed=seed, groups=groups, only=0).held_out(0)
-
-
-def read_both_ways(fields: Columns, swap: Swap | None) -> dict[str, list[str]]:
-    """The fields as they are; with a swap every row a second time, after all others, with its fields exchanged."""
-    if swap is None:
-        return {name: list(texts) for name, texts in fields.items()}
-    partner = {a: b for pair in swap.fields for a, b in (pair, pair[::-1])}
-    return {name: [*texts, *fields[partner.get(name, name)]] for name, texts in fields.items()}
-
-
-def truncation_remarks(inputs: Inputs, rows: int) -> tuple[str, ...]:
-    """The share of text that no sequence holds, if any; of the first `rows`, as others are the same texts swapped."""
-    whole = inputs.coverage.first(rows)
-    if not whole.truncated:
-        return ()
-    shares = {name: each for name, each in _shortened(inputs, rows).items() if len(inputs.fields) > 1}
-    by_field = "; ".join(f"{n}: {c.truncated / rows:.1%} of rows, {c.lost:.1%} of tokens" for n, c in shares.items())
-    return (
-        f"Truncated: {whole.truncated / rows:.1%} of the rows are longer than the model reads; "
-        f"{whole.lost:.1%} of all tokens are left out{f' ({by_field})' if by_field else ''}.",
-    )
-
-
-def truncation_figures(inputs: Inputs, rows: int) -> dict[str, float]:
-    """What `truncation_remarks` says, as shares by name; none where all is read."""
-    several = _shortened(inputs, rows) if len(inputs.fields) > 1 else {}
-    covered = {f" of {name}": each for name, each in several.items()}
-    whole = inputs.coverage.first(rows)
-    covered |= {"": whole} if whole.truncated else {}
-    shares = {f"truncated_rows{name}": each.truncated / rows for name, each in covered.items()}
-    return shares | {f"truncated_tokens{name}": each.lost for name, each in covered.items()}
-
-
-def _shortened(inputs: Inputs, rows: int) -> dict[str, Coverage]:
-    """The fields that lost tokens in the first rows."""
-    covered = {name: each.first(rows) for name, each in inputs.fields.items()}
-    return {name: each for name, each in covered.items() if each.truncated}
 
 
 def tokens_of(material: Material, index: Positions) -> float:

@@ -11,10 +11,11 @@ import numpy as np
 
 from fivefold.errors import RecipeError
 from fivefold.models.backbones.architectures import PositionLimit
-from fivefold.task import IntArray
+from fivefold.task import IntArray, Swap
 from fivefold.training.cache import cache_folder
 from fivefold.training.inputs import (
     NO_LEAD,
+    Coverage,
     Inputs,
     Template,
     Truncation,
@@ -28,6 +29,9 @@ from fivefold.training.inputs import (
 )
 from fivefold.training.tokens import Tokens, replaced, spans, starts_of, tokenise
 from fivefold.training.words import shortened
+
+Columns = Mapping[str, Sequence[str]]
+"""Texts of rows by field."""
 
 WORTH_KEEPING = 200_000
 """Characters of text from which on their ids are kept in the cache: below, they are read in a tenth of a second."""
@@ -166,3 +170,40 @@ def trimmed(tokens: Tokens, most: int | None) -> Tokens:
         return tokens
     lengths = np.minimum(tokens.lengths, most)
     return Tokens(tokens.ids[spans(tokens.starts[:-1], lengths)], starts_of(lengths))
+
+
+def read_both_ways(fields: Columns, swap: Swap | None) -> dict[str, list[str]]:
+    """The fields as they are; with a swap every row a second time, after all others, with its fields exchanged."""
+    if swap is None:
+        return {name: list(texts) for name, texts in fields.items()}
+    partner = {a: b for pair in swap.fields for a, b in (pair, pair[::-1])}
+    return {name: [*texts, *fields[partner.get(name, name)]] for name, texts in fields.items()}
+
+
+def truncation_remarks(inputs: Inputs, rows: int) -> tuple[str, ...]:
+    """The share of text that no sequence holds, if any; of the first `rows`, as others are the same texts swapped."""
+    whole = inputs.coverage.first(rows)
+    if not whole.truncated:
+        return ()
+    shares = {name: each for name, each in _shortened(inputs, rows).items() if len(inputs.fields) > 1}
+    by_field = "; ".join(f"{n}: {c.truncated / rows:.1%} of rows, {c.lost:.1%} of tokens" for n, c in shares.items())
+    return (
+        f"Truncated: {whole.truncated / rows:.1%} of the rows are longer than the model reads; "
+        f"{whole.lost:.1%} of all tokens are left out{f' ({by_field})' if by_field else ''}.",
+    )
+
+
+def truncation_figures(inputs: Inputs, rows: int) -> dict[str, float]:
+    """What `truncation_remarks` says, as shares by name; none where all is read."""
+    several = _shortened(inputs, rows) if len(inputs.fields) > 1 else {}
+    covered = {f" of {name}": each for name, each in several.items()}
+    whole = inputs.coverage.first(rows)
+    covered |= {"": whole} if whole.truncated else {}
+    shares = {f"truncated_rows{name}": each.truncated / rows for name, each in covered.items()}
+    return shares | {f"truncated_tokens{name}": each.lost for name, each in covered.items()}
+
+
+def _shortened(inputs: Inputs, rows: int) -> dict[str, Coverage]:
+    """The fields that lost tokens in the first rows."""
+    covered = {name: each.first(rows) for name, each in inputs.fields.items()}
+    return {name: each for name, each in covered.items() if each.truncated}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +18,10 @@ from torch import nn
 from fivefold.data.compose import Corpus, Rows
 from fivefold.models.backbones.architectures import position_limit
 from fivefold.models.backbones.backbone import Attention, Backbone, Origin, load_config, load_tokenizer
+from fivefold.models.backbones.vocabulary import Shrink, only_occurring
 from fivefold.models.networks.material import Activations, Material, Sequences
-from fivefold.models.networks.network import Network, read_both_ways, truncation_remarks
-from fivefold.models.networks.reading import Reading, Windows
+from fivefold.models.networks.network import Network
+from fivefold.models.networks.reading import Reading, Windows, read_both_ways, truncation_remarks
 from fivefold.models.pairs import outcomes_of
 from fivefold.models.pooled.activations import frozen_activations, part_starts
 from fivefold.models.pooled.net import PooledHead, PooledNet
@@ -187,6 +189,14 @@ class PooledClassifier(Network):
             "attention": self.origin.attention,
             "unfrozen_layers": self.unfrozen_layers,
         }
+
+    def learning(self, net: nn.Module, *corpora: Corpus) -> AbstractContextManager[Shrink]:
+        """With embeddings of the tokens alone that these corpora have."""
+        if self.frozen:
+            return super().learning(net, *corpora)
+        always = np.array([self.tokenizer.pad_token_id, *self.tokenizer.all_special_ids], dtype=np.int32)
+        ids = (self.sequences(corpus).inputs.tokens.ids for corpus in corpora)
+        return only_occurring(net, net.backbone, [always, *ids])
 
     def begin(self, labels: Labels) -> nn.Module:
         """The net to train; one that was built to compute activations takes its head's biases now."""

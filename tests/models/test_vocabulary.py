@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from fivefold.models.backbones.vocabulary import MOST, only_occurring
+from fivefold.models.backbones.vocabulary import MOST, embedding_of, occurring, only_occurring
 
 
 class Reader(nn.Module):
@@ -89,3 +89,18 @@ def test_all_rows_remain_where_nothing_is_gained(net: Reader, ids: Any, why: str
         assert net.words.weight.shape == (50, 4), why
         weights = {"words.weight": net.words.weight}
         assert shrink(weights) == weights
+
+
+def test_tokens_beyond_the_embeddings_are_left_out() -> None:
+    assert occurring([np.array([4, 90]), np.array([[2], [4]])], 50, 0).tolist() == [0, 2, 4]
+
+
+def test_a_backbone_may_not_say_what_looks_up_its_tokens() -> None:
+    class Silent(Reader):
+        def get_input_embeddings(self) -> nn.Embedding:
+            raise NotImplementedError
+
+    net = Silent()
+    assert embedding_of(net) is None
+    with only_occurring(net, net, [IDS.numpy()]):
+        assert net.words.weight.shape == (50, 4)

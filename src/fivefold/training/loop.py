@@ -336,14 +336,14 @@ class Training:
             self.average.exchange()
         self.bar.close()
         self._unwrap()
+        if self.how.trackers:
+            self.accelerator.end_training()
         if p.gave_up and p.step == 0 and not (self.how.keep == "best" and p.best > -math.inf):
             raise RunError(
                 "Training diverged before there was anything to keep.",
                 got=f"{p.restarts + 1} attempts",
                 next_step="lower training.learning_rate, warm up longer, or set training.checkpoint_minutes lower",
             )
-        if self.how.trackers:
-            self.accelerator.end_training()
         return Outcome(p.step, p.skipped, p.restarts, p.best, p.seconds, p.gave_up)
 
     def _unwrap(self) -> None:

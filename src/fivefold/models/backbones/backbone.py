@@ -307,15 +307,15 @@ def _trained(kind: Any, origin: Origin, config: Any) -> Backbone:
     return Backbone(model, tuple(sorted(name for name in report["missing_keys"] if "pooler" not in name)))
 
 
-def keep_unpacked(model: torch.nn.Module) -> None:
+def keep_unpacked(model: Any) -> None:
     """Have bitsandbytes leave four-bit weights as they are on CPUs with bf16.
 
     There its layers repack themselves for another kernel in the first pass without gradients, which rounds their scales
     (so that a net says something else after it was scored) and fails for widths that 64 doesn't divide.
     """
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+    for layer in model.modules():
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False
 
 
 def _unslothed(origin: Origin, config: Any, seed: int) -> Backbone:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from tests.models.test_decoder import made, tweets
 from tests.models.tiny_decoders import DECODERS, bytes_tokenizer, save_decoder
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
@@ -89,6 +91,30 @@ def test_the_rest_goes_torchs_way(how: dict[str, int], why: str, monkeypatch: py
     assert attend_padded(module, *drawn(dtype=torch.bfloat16, **how), None)[0].dtype == torch.bfloat16, why
     with torch.no_grad():
         attend_padded(module, *drawn(dtype=torch.bfloat16), None)
+
+
+def test_large_biases_of_keys_cost_no_bits() -> None:
+    query, key, value = (each.detach() for each in drawn(tokens=32, keys=32))
+    query = query.bfloat16().float()
+    biased = (key + 50 * torch.randn(8, generator=torch.Generator().manual_seed(0))).bfloat16().float()
+    exact = products(query, biased, value, None)
+    halved = products(query.bfloat16(), biased.bfloat16(), value.bfloat16(), None)
+    assert (halved.float() - exact).abs().max() < 0.05
+
+
+@pytest.mark.parametrize(("adapter", "weights"), [(None, "fp32"), ({"rank": 4}, "fp32"), ({"rank": 4}, "bf16")])
+def test_a_decoder_trained_in_bf16_attends_by_products(
+    adapter: Any, weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_decoder("llama", tmp_path)
+    calls = []
+    monkeypatch.setattr(attention, "products", lambda *each: calls.append(each[0].dtype) or products(*each))
+    task, corpus = tweets(24)
+    fitted = made(task, tmp_path, {"precision": "bf16"}, adapter=adapter, weights=weights)
+    fitted.fit(corpus.rows(), None)
+    assert set(calls) == {torch.bfloat16}
+    assert len(calls) == 2 * 2  # layers, steps
+    assert np.isfinite(fitted.score(corpus.rows()).logits).all()
 
 
 @pytest.mark.parametrize("name", DECODERS)

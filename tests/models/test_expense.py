@@ -126,7 +126,9 @@ def test_activations_grow_with_tokens_and_shrink_with_checkpoints(llama: Path) -
     backbone = made(task, llama).build(corpus.rows().labels, 0).backbone
     whole = activation_bytes(backbone, 100, "fp32", checkpointed=False)
     assert whole == 100 * 32 * 4 * 2 * 17
-    assert activation_bytes(backbone, 100, "bf16", checkpointed=False) == whole / 2
+    heads = backbone.config.num_attention_heads
+    kept = 0 if torch.cuda.is_available() else 2 * 2 * 100 * 100 * heads
+    assert activation_bytes(backbone, 100, "bf16", checkpointed=False) == whole / 2 + kept
     assert activation_bytes(backbone, 100, "fp32", checkpointed=True) < whole
     assert activation_bytes(None, 100, "fp32", checkpointed=False) == 0
 

@@ -19,14 +19,12 @@ class Reader(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.words = nn.Embedding(50, 4, padding_idx=padding)
-        self.top = nn.Linear(4, 2)
-        self.tied = tied
+        self.top = nn.Linear(4, 50 if tied else 2)
+        if tied:
+            self.top.weight = self.words.weight
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.words
-
-    def get_output_embeddings(self) -> nn.Linear | None:
-        return self.top if self.tied else None
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.top(self.words(ids).mean(dim=1))

@@ -82,8 +82,7 @@ def train(trainee: Trainee, how: Optimisation, *, seed: int, scratch: Path | Non
         If a tracker's package isn't installed.
     """
     require_trackers(how.trackers)
-    if default_device().type == "cpu":
-        keep_freed_memory()
+    keep_freed_memory(default_device())
     training = Training(trainee, how, seed, scratch)
     training.begin()
     while not training.finished:

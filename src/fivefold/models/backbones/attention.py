@@ -17,26 +17,27 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from fivefold.models.backbones.architectures import is_known
 from fivefold.training.dropout import SparingDropout
 
 ATTENTION = "fivefold_padded"
 """What transformers calls `attend_padded`; never written into a config.json."""
 
-LONGEST = 1024
+LONGEST = 512
 """Tokens up to which all weights of attention are kept for the way back; torch's own keeps none."""
 
 
 def let_multiply(model: Any) -> None:
     """Have a model without head go through `attend_padded`, if all its attention goes through transformers' `sdpa`.
 
-    Architectures whose code asks for "sdpa" by name, to make other masks for it, stay as they are.
+    Architectures whose code asks for "sdpa" by name, to make other masks for it, stay as they are, as does code that
+    isn't transformers' own.
     """
-    source = inspect.getsource(sys.modules[type(model).__module__])
-    if model.config._attn_implementation != "sdpa" or re.search(
-        r"_attn_implementation (==|in|!=)[^\n]*\"sdpa\"", source
-    ):
+    replaceable = is_known(model) and getattr(model, "_supports_attention_backend", False)
+    if not replaceable or model.config._attn_implementation != "sdpa" or not model._can_set_attn_implementation():
         return
-    if getattr(model, "_supports_attention_backend", False):
+    source = inspect.getsource(sys.modules[type(model).__module__])
+    if not re.search(r"_attn_implementation (==|in|!=)[^\n]*\"sdpa\"", source):
         AttentionInterface.register(ATTENTION, attend_padded)
         AttentionMaskInterface.register(ATTENTION, sdpa_mask)
         model.set_attn_implementation(ATTENTION)
@@ -69,19 +70,33 @@ def attend_padded(
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **others)
     if causal:
         attention_mask = torch.ones(2 * key.shape[2:3], dtype=torch.bool).tril()
+    if torch.is_autocast_enabled("cpu"):  # rotations may have made queries and keys fp32
+        query, key, value = (each.to(torch.get_autocast_dtype("cpu")) for each in (query, key, value))
     return products(query, key, value, attention_mask, dropout, scaling), None
 
 
 def torch_is_slow(query: Tensor, key: Tensor, value: Tensor) -> bool:
-    """Whether there will be a way back through these on a CPU in bf16."""
-    trained = torch.is_grad_enabled() and any(each.requires_grad for each in (query, key, value))
-    return trained and query.dtype == torch.bfloat16 and query.device.type == "cpu" and key.shape[2] <= LONGEST
+    """Whether these are multiplied in bf16 on a CPU, and there will be a way back."""
+    blocks = query, key, value
+    if not torch.is_grad_enabled() or query.device.type != "cpu" or key.shape[2] > LONGEST:
+        return False
+    cast = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    in_bf16 = cast or all(each.dtype == torch.bfloat16 for each in blocks)
+    return in_bf16 and any(each.requires_grad for each in blocks)
+
+
+def kept_bytes(config: Any, tokens: int) -> float:
+    """What a layer keeps of attention over so many tokens at most for its way back, in bf16 by products."""
+    return 2.0 * tokens * min(tokens, LONGEST) * int(config.num_attention_heads)
 
 
 def products(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float = 0.0, scaling: float | None = None
 ) -> Tensor:
     """softmax(Q K' / sqrt(d)) V (Vaswani et al. 2017, arXiv 1706.03762), in the precision of its arguments.
+
+    The mean key is taken off all keys, which adds one number to all scores of a query and so changes no weight; large
+    biases of keys would leave few bits for what tells scores apart.
 
     Parameters
     ----------
@@ -98,7 +113,8 @@ def products(
     shared = key.shape[1]
     with torch.autocast(query.device.type, enabled=False):  # which would have the softmax write fp32
         scaled = query * (width**-0.5 if scaling is None else scaling)
-        scores = scaled.reshape(rows, shared, -1, width) @ key.transpose(2, 3)
+        centred = key - key.detach().mean(dim=2, keepdim=True)
+        scores = scaled.reshape(rows, shared, -1, width) @ centred.transpose(2, 3)
         scores = scores.view(rows, heads, tokens, -1)
         if mask is not None and mask.dtype == torch.bool:
             scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)

@@ -302,8 +302,7 @@ def _trained(kind: Any, origin: Origin, config: Any) -> Backbone:
             **place.arguments,
             **held(origin.weights),
         )
-    if origin.weights == "nf4":
-        keep_unpacked(model)
+    keep_unpacked(model)
     return Backbone(model, tuple(sorted(name for name in report["missing_keys"] if "pooler" not in name)))
 
 

@@ -35,8 +35,7 @@ def only_occurring(net: nn.Module, backbone: Any, ids: Iterable[IntArray]) -> It
         All token ids that `net` will see meanwhile, any shapes.
     """
     embedding = embedding_of(backbone)
-    shared = backbone.get_output_embeddings() is not None
-    if shared or not isinstance(embedding, nn.Embedding) or not embedding.weight.requires_grad:
+    if not isinstance(embedding, nn.Embedding) or not embedding.weight.requires_grad or is_shared(embedding, net):
         yield dict
         return
     rows = occurring(ids, embedding.num_embeddings, embedding.padding_idx)
@@ -53,8 +52,14 @@ def embedding_of(backbone: Any) -> Any:
     """What looks up a backbone's tokens; None if its code doesn't say."""
     try:
         return backbone.get_input_embeddings()
-    except NotImplementedError:
+    except (AttributeError, NotImplementedError):
         return None
+
+
+def is_shared(embedding: nn.Embedding, net: nn.Module) -> bool:
+    """Whether another module in `net` has the same weights."""
+    own = (parameter for module in net.modules() for parameter in module.parameters(recurse=False))
+    return sum(parameter is embedding.weight for parameter in own) > 1
 
 
 def occurring(ids: Iterable[IntArray], size: int, padding: int | None) -> Tensor:
@@ -86,8 +91,9 @@ def _cut(embedding: nn.Embedding, rows: Tensor, places: Tensor) -> Iterator[None
     try:
         yield
     finally:
-        with torch.no_grad():
-            whole.data = whole.data.to(embedding.weight.device)
-            whole.index_copy_(0, rows.to(whole.device), embedding.weight.detach())
+        learnt = embedding.weight.detach()
         embedding.weight, embedding.padding_idx = whole, padding
         hook.remove()
+        with torch.no_grad():
+            whole.index_copy_(0, rows.to(whole.device), learnt.to(whole.device))
+            whole.data = whole.data.to(learnt.device)  # training may have moved the net

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from fivefold.errors import RunError
-from fivefold.training.precision import Precision
+from fivefold.models.backbones.attention import kept_bytes
+from fivefold.training.precision import Precision, default_device
 
 STATE_BYTES = 12
 """Gradient and the two moments of AdamW in fp32, beside a trained weight itself."""
@@ -66,7 +67,12 @@ def activation_bytes(backbone: Any, tokens: int, precision: Precision, *, checkp
     config = backbone.config.get_text_config()
     values = tokens * config.hidden_size * (4 if precision == "fp32" else 2)
     layers = config.num_hidden_layers
-    return float(values * (layers + VALUES_A_LAYER if checkpointed else layers * VALUES_A_LAYER))
+    weights = kept_bytes(config, tokens) if precision == "bf16" and default_device().type == "cpu" else 0.0
+    return (
+        float(values * (layers + VALUES_A_LAYER) + weights)
+        if checkpointed
+        else float(layers * (values * VALUES_A_LAYER + weights))
+    )
 
 
 def peak_bytes(size: Size, activations: float, device: torch.device) -> float:

@@ -194,7 +194,8 @@ class PooledClassifier(Network):
         """With embeddings of the tokens alone that these corpora have."""
         if self.frozen:
             return super().learning(net, *corpora)
-        always = np.array([self.tokenizer.pad_token_id, *self.tokenizer.all_special_ids], dtype=np.int32)
+        padding = self.tokenizer.pad_token_id, getattr(self.config, "pad_token_id", None) or 0
+        always = np.array([*padding, *self.tokenizer.all_special_ids], dtype=np.int32)
         ids = (self.sequences(corpus).inputs.tokens.ids for corpus in corpora)
         return only_occurring(net, net.backbone, [always, *ids])
 

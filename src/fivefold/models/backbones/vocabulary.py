@@ -52,7 +52,7 @@ def embedding_of(backbone: Any) -> Any:
     """What looks up a backbone's tokens; None if its code doesn't say."""
     try:
         return backbone.get_input_embeddings()
-    except (AttributeError, NotImplementedError):
+    except (AttributeError, RuntimeError):
         return None
 
 

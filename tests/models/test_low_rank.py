@@ -111,6 +111,21 @@ def test_under_bf16_autocast_lean_is_pefts(bias: bool) -> None:
         torch.testing.assert_close(b.float(), a.float(), atol=0.02 * float(a.abs().max()), rtol=0.0)
 
 
+def test_scoring_in_bf16_lean_is_nearly_pefts() -> None:
+    net, lean, x = adapted().bfloat16(), adapted().bfloat16(), torch.randn(9, 24).bfloat16()
+    for each in (net, lean):
+        for name, parameter in each.named_parameters():
+            if "lora" in name:
+                parameter.data = parameter.data.float()
+    make_lean(lean)
+    assert lean[0]._lean_adapter(x) is None  # what learns is multiplied as PEFT does
+    with torch.no_grad():
+        assert lean[0]._lean_adapter(x) == "default"
+        expected, found = net(x), lean(x)
+    assert found.dtype == expected.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), expected.float(), atol=0.02 * float(expected.abs().max()), rtol=0.0)
+
+
 def test_frozen_weights_that_change_are_rounded_anew() -> None:
     lean, x = adapted(), torch.randn(5, 24)
     make_lean(lean)

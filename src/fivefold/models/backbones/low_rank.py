@@ -48,18 +48,23 @@ class LeanLinear(Linear):
         return self.rounded[1]
 
     def _lean_adapter(self, x: Tensor) -> str | None:
-        """The one active adapter, if it is plain LoRA on a CPU, in fp32 or under bf16 autocast."""
+        """The one active adapter, if it is plain LoRA on a CPU."""
         if self.disable_adapters or self.merged or len(self.active_adapters) != 1:
             return None
         (name,) = self.active_adapters
         plain = name in self.lora_A and name not in self.lora_variant and self.lora_B[name].bias is None
         weight: Any = self.base_layer.weight
-        full = x.dtype == weight.dtype == torch.float32
-        if torch.is_autocast_enabled("cpu"):
-            full = torch.get_autocast_dtype("cpu") == torch.bfloat16 and weight.is_floating_point()
-        if not plain or not full or x.device.type != "cpu" or weight.requires_grad:
+        if not plain or not self._multiplies(x, weight) or x.device.type != "cpu" or weight.requires_grad:
             return None
         return str(name) if getattr(self.lora_dropout[name], "p", 0.0) < 1 else None
+
+    def _multiplies(self, x: Tensor, weight: Tensor) -> bool:
+        """Whether these are multiplied in fp32, under bf16 autocast, or in bf16 for scores alone, where PEFT would
+        multiply by its factors in fp32."""
+        if torch.is_autocast_enabled("cpu"):
+            return torch.get_autocast_dtype("cpu") == torch.bfloat16 and weight.is_floating_point()
+        scored = x.dtype == torch.bfloat16 and not torch.is_grad_enabled()
+        return x.dtype == weight.dtype and (scored or x.dtype == torch.float32)
 
 
 class _Added(torch.autograd.Function):

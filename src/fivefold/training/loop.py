@@ -37,7 +37,6 @@ from fivefold.training.checkpoint import (
 )
 from fivefold.training.curve import CURVE, TRACKED, Curve
 from fivefold.training.dropout import spare_dropout
-from fivefold.training.memory import keep_freed_memory
 from fivefold.training.optim import (
     CUT,
     CUT_PATIENCE,
@@ -82,7 +81,6 @@ def train(trainee: Trainee, how: Optimisation, *, seed: int, scratch: Path | Non
         If a tracker's package isn't installed.
     """
     require_trackers(how.trackers)
-    keep_freed_memory(default_device())
     training = Training(trainee, how, seed, scratch)
     training.begin()
     while not training.finished:

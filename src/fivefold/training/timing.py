@@ -15,7 +15,6 @@ from torch import nn
 
 from fivefold.training.batches import Batches
 from fivefold.training.dropout import spare_dropout
-from fivefold.training.memory import keep_freed_memory
 from fivefold.training.plan import Trainee
 from fivefold.training.precision import DTYPES, Precision, synchronise
 
@@ -40,7 +39,6 @@ def epoch_seconds(trainee: Trainee, batches: Batches, precision: Precision, devi
     parts = [part for step in steps for part in step]
     tokens = np.array([batches.tokens(part) for part in parts])
     spare_dropout(module)
-    keep_freed_memory(device)
 
     def learn(rows: Positions) -> None:
         with torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32"):

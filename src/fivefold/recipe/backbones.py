@@ -92,7 +92,10 @@ class BackboneSettings(SourceSettings):
     @model_validator(mode="after")
     def _windows_advance(self) -> BackboneSettings:
         if self.windows != "none" and self.window_overlap * 2 > self.window_tokens:
-            raise ValueError("window_overlap must be at most half of window_tokens")
+            raise ValueError(
+                f"window_overlap must be at most half of window_tokens, and {self.window_overlap} is more than half of "
+                f"{self.window_tokens}"
+            )
         return self
 
 

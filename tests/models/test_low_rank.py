@@ -137,6 +137,15 @@ def test_frozen_weights_that_change_are_rounded_anew() -> None:
         assert not torch.equal(lean(x), before)
 
 
+def test_weights_first_rounded_in_scoring_serve_training() -> None:
+    lean, x = adapted(), torch.randn(5, 24)
+    make_lean(lean)
+    with torch.autocast("cpu", torch.bfloat16):
+        with torch.inference_mode():
+            lean(x)
+        assert all(gradient is not None for gradient in told(lean, x))
+
+
 def test_in_fp16_and_merged_it_is_pefts() -> None:
     lean, x = adapted(), torch.randn(5, 24)
     make_lean(lean)

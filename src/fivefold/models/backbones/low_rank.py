@@ -44,7 +44,8 @@ class LeanLinear(Linear):
         weight: Any = self.base_layer.weight
         version = weight.data_ptr(), weight._version
         if self.rounded is None or self.rounded[0] != version:
-            self.rounded = version, weight.detach().to(torch.bfloat16)
+            with torch.inference_mode(False):  # what is made in it can't be kept for a way back later
+                self.rounded = version, weight.detach().to(torch.bfloat16)
         return self.rounded[1]
 
     def _lean_adapter(self, x: Tensor) -> str | None:

@@ -110,8 +110,7 @@ def attend(
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
+    *,
     segments: Segments | None = None,
     sliding_window: int | None = None,
     **others: Any,
@@ -135,8 +134,8 @@ def attend(
         If attention is to be dropped in a packed batch.
     """
     if segments is None:
-        return attend_padded(module, query, key, value, attention_mask, dropout, scaling, **others)
-    if dropout:
+        return attend_padded(module, query, key, value, attention_mask, **others)
+    if dropout := others.get("dropout"):
         raise ValueError(f"a packed batch drops no attention, and {dropout} of it was to be dropped")
     reach = None if sliding_window is None else sliding_window - 1
     flash = query.is_cuda and query.dtype in HALF

@@ -67,12 +67,9 @@ def activation_bytes(backbone: Any, tokens: int, precision: Precision, *, checkp
     config = backbone.config.get_text_config()
     values = tokens * config.hidden_size * (4 if precision == "fp32" else 2)
     layers = config.num_hidden_layers
-    weights = kept_bytes(config, tokens) if precision == "bf16" and default_device().type == "cpu" else 0.0
-    return (
-        float(values * (layers + VALUES_A_LAYER) + weights)
-        if checkpointed
-        else float(layers * (values * VALUES_A_LAYER + weights))
-    )
+    attended = kept_bytes(config, tokens) if precision == "bf16" and default_device().type == "cpu" else 0.0
+    layer = values * VALUES_A_LAYER + attended
+    return float(values * layers + layer if checkpointed else layer * layers)
 
 
 def peak_bytes(size: Size, activations: float, device: torch.device) -> float:

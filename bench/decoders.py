@@ -100,7 +100,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=CONTENDERS)
     parser.add_argument("--by", choices=("wall", "processor"), default="wall", help="seconds that claims are judged by")
-    for name, value in {"steps": 4, "rounds": 3, "batch": 8, "score": 32}.items():
+    for name, value in {"steps": 4, "rounds": 3, "batch": 8, "score": 96}.items():
         parser.add_argument(f"--{name}", type=int, default=value, help=f"default {value}")
     parser.add_argument("--job", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -5,7 +5,8 @@
 
 FOLDER of --data holds train.jsonl.gz with the columns prompt, context, response_a, response_b, winner (a, b, tie), id
 and group. Each variant is a fit into a folder of --runs; a killed one continues, finished ones are read. All but the
-first reuse its folds, which keep a prompt's rows together.
+first reuse its folds, which keep a prompt's rows together. With --set folds.only=0 a variant is scored on that fold's
+rows alone, and compared on them.
 
     linear          recipes/preference/linear.yaml, both orders, without the passage
     context         the same with the passage
@@ -13,14 +14,15 @@ first reuse its folds, which keep a prompt's rows together.
     best            recipes/preference/small/best.yaml
     encoder         MiniLM on all four texts, trained and scored in both orders
     encoder-plain   trained in its own order and scored in both
-    encoder-once    trained in both orders and scored in its own
+    encoder-once    the nets of `encoder`, scored in their own order; no fit
     reward          MiniLM that reads each answer alone and compares two rewards
     decoder         recipes/preference/small/smollm2.yaml
     decoder-plain, decoder-once   as with the encoder
     decoder-begun   begins with an adapter of other preferences: --set training.adapter_from=RUN
 
 `prior` is the class rates of the other folds, `length` a logistic regression on the difference of the answers' log
-lengths in words and its size. Intervals and paired differences to `linear` draw whole prompts.
+lengths in words and its size. Intervals and paired differences, to `linear` and to what a variant changes, draw whole
+prompts.
 """
 
 from __future__ import annotations
@@ -38,21 +40,28 @@ from sklearn.linear_model import LogisticRegression
 
 import peers
 from fivefold.data.load import read_table
+from fivefold.decisions.rule import cross_fitted
 from fivefold.evaluation.intervals import Predictions, bootstrap, interval, paired_difference
 from fivefold.evaluation.metrics import METRICS
+from fivefold.models.networks.network import Network
+from fivefold.models.rules import RuledClassifier
 from fivefold.pipeline.compare import align, predictions_of
+from fivefold.pipeline.decide import OutOfFold, rule_fitter
 from fivefold.pipeline.fit import fit
+from fivefold.pipeline.judging import rows_of
 from fivefold.pipeline.run import Run
+from fivefold.pipeline.trained import trained_rows
 from fivefold.recipe import load_recipe
 from fivefold.scores import EDGE, Scores
 
+LOSS = METRICS["log_loss"]
 RECIPES = Path(__file__).parent.parent / "recipes" / "preference"
 WHOLE = [f"data.text={name}" for name in ("prompt", "context", "response_a", "response_b")]
 MINILM = [
     "model={family: encoder, max_tokens: 384, field_tokens: {prompt: 48, context: 160}}",
     "training={epochs: 3, learning_rate: 5.0e-5, head_learning_rate: 5.0e-4}",
 ]
-PLAIN, ONCE = ["training.swapped_training=false"], ["training.swapped_scoring=false"]
+PLAIN = ["training.swapped_training=false"]
 VARIANTS: dict[str, tuple[str, list[str]]] = {
     "linear": ("linear.yaml", []),
     "context": ("linear.yaml", [*WHOLE, "model.C=0.01"]),
@@ -60,14 +69,24 @@ VARIANTS: dict[str, tuple[str, list[str]]] = {
     "best": ("small/best.yaml", []),
     "encoder": ("linear.yaml", [*WHOLE, *MINILM]),
     "encoder-plain": ("linear.yaml", [*WHOLE, *MINILM, *PLAIN]),
-    "encoder-once": ("linear.yaml", [*WHOLE, *MINILM, *ONCE]),
     "reward": ("linear.yaml", [*WHOLE, *MINILM, "model.head=reward"]),
     "decoder": ("small/smollm2.yaml", []),
     "decoder-plain": ("small/smollm2.yaml", PLAIN),
-    "decoder-once": ("small/smollm2.yaml", ONCE),
     "decoder-begun": ("small/smollm2.yaml", []),
 }
 BASELINE = "linear"
+ONCE = {"encoder-once": "encoder", "decoder-once": "decoder"}
+CHANGED = ONCE | {
+    "context": "linear",
+    "own-order": "context",
+    "best": "own-order",
+    "encoder-plain": "encoder",
+    "reward": "encoder",
+    "decoder-plain": "decoder",
+    "decoder-begun": "decoder",
+}
+"""What a variant is compared with beside the baseline."""
+
 QUICK = ["linear", "context", "own-order", "best"]
 
 
@@ -99,23 +118,58 @@ def fit_variant(name: str, options: argparse.Namespace) -> None:
 
 
 def figures(options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Log loss of each variant with its interval, and the paired difference to the baseline."""
+    """Log loss of each variant on the rows that it scored, with its paired differences."""
     base = Run.load(options.runs / BASELINE)
-    rows, metric = base.out_of_fold, METRICS["log_loss"]
     decided = {name: make(base, options.data) for name, make in SIMPLE.items()}
     for name in VARIANTS:
-        if (options.runs / name).exists():
-            run = Run.open(options.runs / name)
-            decided[name] = align(predictions_of(run, run.out_of_fold), rows.scores.ids)
+        if (options.runs / name / "decision").exists():
+            run = Run.load(options.runs / name)
+            decided[name] = predictions_of(run, run.out_of_fold)
+            decided |= {once: scored_once(run) for once, of in ONCE.items() if of == name}
     table = {}
     for name, each in decided.items():
-        prepared = {name: metric.prepare(rows.labels, each.decisions, each.scores)}
-        low, high = interval(bootstrap(prepared, len(rows.labels), seed=0, groups=rows.groups)[name])
-        gap = paired_difference(rows.labels, each, decided[BASELINE], metric, seed=0, groups=rows.groups)
-        value = float(prepared[name](np.ones((1, len(rows.labels))))[0])
-        table[name] = {"log_loss": value, "low": low, "high": high}
-        table[name] |= {"difference": gap.difference, "difference_low": gap.low, "difference_high": gap.high}
+        table[name] = loss_of(base.out_of_fold, each)
+        table[name] |= difference_to("difference", base.out_of_fold, each, decided[BASELINE])
+        if CHANGED.get(name, BASELINE) != BASELINE and CHANGED[name] in decided:
+            table[name] |= difference_to("changed", base.out_of_fold, each, decided[CHANGED[name]])
     return table
+
+
+def scored_once(run: Run) -> Predictions:
+    """What the run's nets say of the rows that they held out, in the order in which the answers stand."""
+    known, corpus = run.out_of_fold, rows_of(run, trained_rows(run)).corpus
+    logits = np.empty_like(known.scores.logits)
+    for fold, model in zip(run.folds.evaluated, run.models, strict=True):
+        held_out = known.folds == fold
+        net = model.inner if isinstance(model, RuledClassifier) else model
+        assert isinstance(net, Network)
+        net.training["swapped_scoring"] = False
+        logits[held_out] = model.score(corpus.rows(np.flatnonzero(run.folds.fold == fold))).logits
+    scores = Scores(run.task, known.scores.ids, logits)
+    return cross_fitted(scores, known.labels, known.folds, rule_fitter(run.recipe.decision, run.task), seed=0)
+
+
+def loss_of(rows: OutOfFold, each: Predictions) -> dict[str, float]:
+    """Log loss with its interval."""
+    found = np.flatnonzero(np.isin(rows.scores.ids, each.scores.ids))
+    each, labels, groups = align(each, rows.scores.ids[found]), rows.labels.take(found), grouped(rows)[found]
+    prepared = {"": LOSS.prepare(labels, each.decisions, each.scores)}
+    low, high = interval(bootstrap(prepared, len(labels), seed=0, groups=groups)[""])
+    return {"rows": len(found), "log_loss": float(prepared[""](np.ones((1, len(labels))))[0]), "low": low, "high": high}
+
+
+def difference_to(name: str, rows: OutOfFold, each: Predictions, other: Predictions) -> dict[str, float]:
+    """Difference of two log losses on the rows that both scored, with its interval."""
+    found = np.flatnonzero(np.isin(rows.scores.ids, each.scores.ids) & np.isin(rows.scores.ids, other.scores.ids))
+    pair = [align(one, rows.scores.ids[found]) for one in (each, other)]
+    gap = paired_difference(rows.labels.take(found), *pair, LOSS, seed=0, groups=grouped(rows)[found])
+    return {name: gap.difference, f"{name}_low": gap.low, f"{name}_high": gap.high}
+
+
+def grouped(rows: OutOfFold) -> Any:
+    """The group of each row."""
+    assert rows.groups is not None
+    return rows.groups
 
 
 def prior(base: Run, data: Path) -> Predictions:
@@ -157,11 +211,18 @@ def predicted(base: Run, probabilities: Callable[[Any, Any], Any]) -> Prediction
 
 def print_table(table: dict[str, dict[str, float]]) -> None:
     """A Markdown table."""
-    print(f"| | log loss | difference to {BASELINE} |\n|---|---|---|")
+    print(f"| | rows | log loss | beside {BASELINE} | beside what it changes |\n|---|---|---|---|---|")
     for name, found in table.items():
         value = f"{found['log_loss']:.4f} [{found['low']:.4f}, {found['high']:.4f}]"
-        gap = f"{found['difference']:+.4f} [{found['difference_low']:+.4f}, {found['difference_high']:+.4f}]"
-        print(f"| {name} | {value} | {gap if name != BASELINE else '–'} |")
+        gaps = [told(found, key) for key in ("difference", "changed")]
+        print(f"| {name} | {found['rows']:,} | {value} | {' | '.join(gaps)} |")
+
+
+def told(found: dict[str, float], key: str) -> str:
+    """A difference with its interval, or nothing where there is none."""
+    if not found.get(f"{key}_low"):
+        return "–"
+    return f"{found[key]:+.4f} [{found[f'{key}_low']:+.4f}, {found[f'{key}_high']:+.4f}]"
 
 
 if __name__ == "__main__":

@@ -36,6 +36,14 @@ def torchs(blocks: list[Tensor], **how: Any) -> Tensor:
     return scaled_dot_product_attention(*blocks, enable_gqa=True, **how).transpose(1, 2)
 
 
+@pytest.fixture(params=[2, 128])
+def queries(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many queries at once, and with few of them few sequences."""
+    monkeypatch.setattr(attention, "QUERIES", request.param)
+    monkeypatch.setattr(attention, "AT_ONCE", 6 * 2 * 9 * request.param)
+
+
+@pytest.mark.usefixtures("queries")
 @pytest.mark.parametrize("shared", [1, 2, 6])
 @pytest.mark.parametrize("mask", ["none", "seen", "added"])
 @pytest.mark.parametrize("scaling", [None, 0.7])
@@ -47,6 +55,17 @@ def test_products_are_torchs(shared: int, mask: str, scaling: float | None) -> N
     expected = told(torchs(blocks, attn_mask=given, scale=scaling), blocks)
     for a, b in zip(expected, told(products(*blocks, given, scaling=scaling), blocks), strict=True):
         torch.testing.assert_close(b, a, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.usefixtures("queries")
+@pytest.mark.parametrize("shared", [1, 6])
+def test_causal_products_are_torchs(shared: int) -> None:
+    blocks = drawn(shared=shared)
+    expected = told(torchs(blocks, is_causal=True), blocks)
+    for a, b in zip(expected, told(products(*blocks, None, causal=True), blocks), strict=True):
+        torch.testing.assert_close(b, a, atol=1e-5, rtol=1e-4)
+    with torch.no_grad():
+        torch.testing.assert_close(products(*blocks, None, causal=True), expected[0], atol=1e-5, rtol=1e-4)
 
 
 def test_what_is_dropped_is_as_much_as_asked() -> None:
@@ -83,14 +102,14 @@ def test_bf16_in_training_goes_by_products(causal: bool, masked: bool, monkeypat
     [
         ({"keys": LONGEST + 1, "tokens": LONGEST + 1}, "too long to keep all weights"),
         ({"keys": 9}, "causal, behind a prefix"),
+        ({"dtype": torch.float32}, "fp32"),
     ],
 )
-def test_the_rest_goes_torchs_way(how: dict[str, int], why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rest_goes_torchs_way(how: dict[str, Any], why: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(attention, "products")
     module = nn.Module()
-    assert attend_padded(module, *drawn(dtype=torch.bfloat16, **how), None)[0].dtype == torch.bfloat16, why
-    with torch.no_grad():
-        attend_padded(module, *drawn(dtype=torch.bfloat16), None)
+    how = {"dtype": torch.bfloat16, **how}
+    assert attend_padded(module, *drawn(**how), None)[0].dtype == how["dtype"], why
 
 
 def test_large_biases_of_keys_cost_no_bits() -> None:
@@ -115,17 +134,27 @@ def test_a_decoder_trained_in_bf16_attends_by_products(
     assert set(calls) == {torch.bfloat16}
     assert len(calls) == 2 * 2  # layers, steps
     assert np.isfinite(fitted.score(corpus.rows()).logits).all()
+    assert (len(calls) > 2 * 2) == (weights == "bf16")  # scored in the precision that weights are held in
 
 
+@pytest.mark.usefixtures("queries")
+@pytest.mark.parametrize("padded", ["behind", "in front"])
 @pytest.mark.parametrize("name", DECODERS)
-def test_decoders_attend_so_and_say_what_they_said(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decoders_attend_so_and_say_what_they_said(
+    name: str, padded: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save_decoder(name, tmp_path)
     model = load_decoder(Origin(str(tmp_path)), bytes_tokenizer(), seed=0).model.eval()
     assert model.config._attn_implementation == ATTENTION
     monkeypatch.setattr(attention, "torch_is_slow", lambda *blocks: True)
     ids = torch.randint(3, 300, (3, 40), generator=torch.Generator().manual_seed(0))
     mask = (torch.arange(40) < torch.tensor([[40], [17], [3]])).long()
+    mask = mask if padded == "behind" else mask.flip(1)
+    calls = []
+    monkeypatch.setattr(attention, "products", lambda *each: calls.append(each[4]) or products(*each))
     by_products = model(input_ids=ids, attention_mask=mask).last_hidden_state
+    windowed = name in ("mistral", "gemma3")  # all layers look 16 tokens back, so their mask stays
+    assert any(calls) == (padded == "behind" and not windowed)
     unmasked = model(input_ids=ids).last_hidden_state
     model.set_attn_implementation("sdpa")
     real = mask.bool()

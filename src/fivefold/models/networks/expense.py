@@ -23,8 +23,11 @@ STATE_BYTES = 12
 MOMENT_BYTES = 8
 """The two moments alone: a pass that was measured had weights and gradients."""
 
-BASE_BYTES = 0.5e9
+BASE_BYTES = 0.65e9
 """Python, torch and transformers."""
+
+UNEVEN = 1.5
+"""What passes of many lengths take on a CPU, in terms of the longest one's activations; freed blocks fit few others."""
 
 VALUES_A_LAYER = 17
 """Activations of a transformer layer that the backward pass needs, as multiples of tokens times width, where attention
@@ -76,7 +79,7 @@ def peak_bytes(size: Size, activations: float, device: torch.device) -> float:
     """Memory at the peak of a fit: on a GPU what passes were seen to take, and moments; on a CPU by their formula."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device) + size.trained * MOMENT_BYTES)
-    return BASE_BYTES + size.held + size.trained * STATE_BYTES + activations
+    return BASE_BYTES + size.held + size.trained * STATE_BYTES + UNEVEN * activations
 
 
 def check_room(size: Size, device: torch.device) -> float | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import importlib.util
-import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -266,7 +265,6 @@ def save_backbone(model: Any, tokenizer: Any, folder: Path) -> None:
 def _check_quantised(origin: Origin) -> None:
     if origin.weights in QUANTISED and importlib.util.find_spec("bitsandbytes") is None:
         raise MissingExtraError("bitsandbytes", "llm", f"model.weights {origin.weights}")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it says at every product what it casts
 
 
 def _decoder_config(origin: Origin, tokenizer: Any) -> Any:

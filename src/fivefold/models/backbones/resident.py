@@ -47,6 +47,8 @@ class Resident:
     def drop(self, name: str) -> None:
         """Take an adapter off."""
         for layer in self.layers:
+            if name in layer.active_adapters:
+                layer.set_adapter([])  # else PEFT takes another, and warns
             layer.delete_adapter(name)
         self.loaded.model.peft_config.pop(name, None)
         self.names.discard(name)

@@ -77,7 +77,6 @@ VARIANTS: dict[str, tuple[str, list[str]]] = {
 BASELINE = "linear"
 ONCE = {"encoder-once": "encoder", "decoder-once": "decoder"}
 CHANGED = ONCE | {
-    "context": "linear",
     "own-order": "context",
     "best": "own-order",
     "encoder-plain": "encoder",
@@ -123,14 +122,14 @@ def figures(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     decided = {name: make(base, options.data) for name, make in SIMPLE.items()}
     for name in VARIANTS:
         if (options.runs / name / "decision").exists():
-            run = Run.load(options.runs / name)
+            run = Run.open(options.runs / name)
             decided[name] = predictions_of(run, run.out_of_fold)
             decided |= {once: scored_once(run) for once, of in ONCE.items() if of == name}
     table = {}
     for name, each in decided.items():
         table[name] = loss_of(base.out_of_fold, each)
         table[name] |= difference_to("difference", base.out_of_fold, each, decided[BASELINE])
-        if CHANGED.get(name, BASELINE) != BASELINE and CHANGED[name] in decided:
+        if CHANGED.get(name) in decided:
             table[name] |= difference_to("changed", base.out_of_fold, each, decided[CHANGED[name]])
     return table
 
@@ -146,7 +145,9 @@ def scored_once(run: Run) -> Predictions:
         net.training["swapped_scoring"] = False
         logits[held_out] = model.score(corpus.rows(np.flatnonzero(run.folds.fold == fold))).logits
     scores = Scores(run.task, known.scores.ids, logits)
-    return cross_fitted(scores, known.labels, known.folds, rule_fitter(run.recipe.decision, run.task), seed=0)
+    return cross_fitted(
+        scores, known.labels, known.folds, rule_fitter(run.recipe.decision, run.task), seed=run.recipe.seed
+    )
 
 
 def loss_of(rows: OutOfFold, each: Predictions) -> dict[str, float]:
@@ -214,13 +215,13 @@ def print_table(table: dict[str, dict[str, float]]) -> None:
     print(f"| | rows | log loss | beside {BASELINE} | beside what it changes |\n|---|---|---|---|---|")
     for name, found in table.items():
         value = f"{found['log_loss']:.4f} [{found['low']:.4f}, {found['high']:.4f}]"
-        gaps = [told(found, key) for key in ("difference", "changed")]
+        gaps = ["–" if name == BASELINE else told(found, key) for key in ("difference", "changed")]
         print(f"| {name} | {found['rows']:,} | {value} | {' | '.join(gaps)} |")
 
 
 def told(found: dict[str, float], key: str) -> str:
     """A difference with its interval, or nothing where there is none."""
-    if not found.get(f"{key}_low"):
+    if key not in found:
         return "–"
     return f"{found[key]:+.4f} [{found[f'{key}_low']:+.4f}, {found[f'{key}_high']:+.4f}]"
 

@@ -18,6 +18,12 @@ from fivefold.models.backbones.attention import ATTENTION, LONGEST, attend_padde
 from fivefold.models.backbones.backbone import Origin, load_decoder
 
 
+@pytest.fixture(autouse=True)
+def chip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chip with bf16 instructions, which needn't be there to say the same."""
+    monkeypatch.setattr(attention, "computes_bf16", lambda device: True)
+
+
 def drawn(heads: int = 6, shared: int = 6, tokens: int = 7, keys: int = 7, dtype: torch.dtype = torch.float32) -> Any:
     """Queries, keys and values of three sequences."""
     torch.manual_seed(0)
@@ -68,6 +74,16 @@ def test_causal_products_are_torchs(shared: int) -> None:
         torch.testing.assert_close(products(*blocks, None, causal=True), expected[0], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.usefixtures("queries")
+def test_scoring_takes_some_sequences_at_a_time() -> None:
+    query, key, _ = (each.detach() for each in drawn(shared=2, keys=9))
+    value, mask = torch.randn(3, 2, 9, 5), torch.rand(3, 1, 7, 9) > 0.3
+    mask[..., 0] = True
+    for given in (mask, mask[:1], mask[:, :, :1], mask[0, 0]):
+        expected = torchs([query, key, value], attn_mask=given)
+        torch.testing.assert_close(products(query, key, value, given), expected, atol=1e-5, rtol=1e-4)
+
+
 def test_what_is_dropped_is_as_much_as_asked() -> None:
     query, key, _ = drawn(tokens=64, keys=64)
     ones = torch.ones(3, 6, 64, 8)
@@ -103,13 +119,22 @@ def test_bf16_in_training_goes_by_products(causal: bool, masked: bool, monkeypat
         ({"keys": LONGEST + 1, "tokens": LONGEST + 1}, "too long to keep all weights"),
         ({"keys": 9}, "causal, behind a prefix"),
         ({"dtype": torch.float32}, "fp32"),
+        ({"mask": torch.ones(3, 6, 7, 7, dtype=torch.bool)}, "every head sees other tokens"),
     ],
 )
 def test_the_rest_goes_torchs_way(how: dict[str, Any], why: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(attention, "products")
     module = nn.Module()
     how = {"dtype": torch.bfloat16, **how}
-    assert attend_padded(module, *drawn(**how), None)[0].dtype == how["dtype"], why
+    mask = how.pop("mask", None)
+    assert attend_padded(module, *drawn(**how), mask)[0].dtype == how["dtype"], why
+
+
+def test_without_bf16_instructions_torchs_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = drawn(dtype=torch.bfloat16)
+    assert attention.torch_is_slow(*blocks)
+    monkeypatch.setattr(attention, "computes_bf16", lambda device: False)
+    assert not attention.torch_is_slow(*blocks)
 
 
 def test_large_biases_of_keys_cost_no_bits() -> None:
@@ -138,27 +163,17 @@ def test_a_decoder_trained_in_bf16_attends_by_products(
 
 
 @pytest.mark.usefixtures("queries")
-@pytest.mark.parametrize("padded", ["behind", "in front"])
 @pytest.mark.parametrize("name", DECODERS)
-def test_decoders_attend_so_and_say_what_they_said(
-    name: str, padded: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_decoders_attend_so_and_say_what_they_said(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_decoder(name, tmp_path)
     model = load_decoder(Origin(str(tmp_path)), bytes_tokenizer(), seed=0).model.eval()
     assert model.config._attn_implementation == ATTENTION
     monkeypatch.setattr(attention, "torch_is_slow", lambda *blocks: True)
     ids = torch.randint(3, 300, (3, 40), generator=torch.Generator().manual_seed(0))
     mask = (torch.arange(40) < torch.tensor([[40], [17], [3]])).long()
-    mask = mask if padded == "behind" else mask.flip(1)
-    calls = []
-    monkeypatch.setattr(attention, "products", lambda *each: calls.append(each[4]) or products(*each))
-    by_products = model(input_ids=ids, attention_mask=mask).last_hidden_state
-    windowed = name in ("mistral", "gemma3")  # all layers look 16 tokens back, so their mask stays
-    assert any(calls) == (padded == "behind" and not windowed)
-    unmasked = model(input_ids=ids).last_hidden_state
+    inputs = [{"attention_mask": mask}, {"attention_mask": mask.flip(1)}, {}]
+    by_products = [model(input_ids=ids, **each).last_hidden_state for each in inputs]
     model.set_attn_implementation("sdpa")
-    real = mask.bool()
-    assert torch.allclose(
-        by_products[real], model(input_ids=ids, attention_mask=mask).last_hidden_state[real], atol=1e-4
-    )
-    assert torch.allclose(unmasked, model(input_ids=ids).last_hidden_state, atol=1e-4)
+    for each, found in zip(inputs, by_products, strict=True):
+        real = each.get("attention_mask", torch.ones_like(mask)).bool()
+        assert torch.allclose(found[real], model(input_ids=ids, **each).last_hidden_state[real], atol=1e-4)

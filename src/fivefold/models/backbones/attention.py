@@ -8,6 +8,7 @@ with AVX-512 bf16).
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 import sys
 from typing import Any
@@ -20,6 +21,7 @@ from transformers.masking_utils import sdpa_mask
 
 from fivefold.models.backbones.architectures import is_known
 from fivefold.training.dropout import SparingDropout
+from fivefold.training.precision import computes_bf16
 
 ATTENTION = "fivefold_padded"
 """What transformers calls `attend_padded`; never written into a config.json."""
@@ -46,17 +48,8 @@ def let_multiply(model: Any) -> None:
     source = inspect.getsource(sys.modules[type(model).__module__])
     if not re.search(r"_attn_implementation (==|in|!=)[^\n]*\"sdpa\"", source):
         AttentionInterface.register(ATTENTION, attend_padded)
-        AttentionMaskInterface.register(ATTENTION, mask_of)
+        AttentionMaskInterface.register(ATTENTION, sdpa_mask)
         model.set_attn_implementation(ATTENTION)
-
-
-def mask_of(*args: Any, attention_mask: Tensor | None = None, **how: Any) -> Tensor | None:
-    """transformers' mask; none where texts are causal and padded behind, as no token sees what stands behind it."""
-    causal = how.get("allow_is_causal_skip", True) and how["q_length"] == how["kv_length"]
-    if causal and attention_mask is not None and bool((attention_mask[:, 1:] <= attention_mask[:, :-1]).all()):
-        attention_mask = None
-    mask: Tensor | None = sdpa_mask(*args, attention_mask=attention_mask, **how)
-    return mask
 
 
 def attend_padded(
@@ -81,6 +74,7 @@ def attend_padded(
     if (
         not torch_is_slow(query, key, value)
         or others.get("position_bias") is not None
+        or (attention_mask is not None and attention_mask.dim() == 4 and attention_mask.shape[1] > 1)
         or (causal and query.shape[2] != key.shape[2])
     ):
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **others)
@@ -90,13 +84,17 @@ def attend_padded(
 
 
 def torch_is_slow(query: Tensor, key: Tensor, value: Tensor) -> bool:
-    """Whether these are multiplied in bf16 on a CPU, and no more weights than may be are kept for a way back."""
+    """Whether a CPU multiplies these in bf16, and no more weights than may be are kept for a way back."""
     blocks = query, key, value
-    back = torch.is_grad_enabled() and any(each.requires_grad for each in blocks)
-    if query.device.type != "cpu" or (back and key.shape[2] > LONGEST):
+    if query.device.type != "cpu" or (goes_back(*blocks) and key.shape[2] > LONGEST):
         return False
     cast = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
-    return cast or all(each.dtype == torch.bfloat16 for each in blocks)
+    return (cast or all(each.dtype == torch.bfloat16 for each in blocks)) and computes_bf16(query.device)
+
+
+def goes_back(*blocks: Tensor) -> bool:
+    """Whether gradients of these will be wanted."""
+    return torch.is_grad_enabled() and any(each.requires_grad for each in blocks)
 
 
 def kept_bytes(config: Any, tokens: int) -> float:
@@ -133,24 +131,27 @@ def products(
     """
     (rows, heads, tokens, width), keys = query.shape, key.shape[2]
     scale = width**-0.5 if scaling is None else scaling
-    few = rows if torch.is_grad_enabled() else max(1, AT_ONCE // (heads * min(tokens, QUERIES) * keys))
-    if causal:
-        mask = torch.ones(tokens, keys, dtype=torch.bool).tril()
-    bias = added(mask, query.dtype).expand(rows, 1, tokens, keys)
+    few = rows if goes_back(query, key, value) else max(1, AT_ONCE // (heads * min(tokens, QUERIES) * keys))
     with torch.autocast(query.device.type, enabled=False):  # which would have the softmax write fp32
         turned = (key - key.detach().mean(dim=2, keepdim=True)).transpose(2, 3).contiguous()
-        each = query.split(few), turned.split(few), value.contiguous().split(few), bias.split(few)
-        return torch.cat([mixed(*some, causal, dropout, scale) for some in zip(*each, strict=True)])
+        parts = zip(query.split(few), turned.split(few), value.contiguous().split(few), strict=True)
+        seen = itertools.repeat(None) if mask is None else mask.expand(rows, 1, tokens, keys).split(few)
+        return torch.cat([mixed(*part, some, causal, dropout, scale) for part, some in zip(parts, seen, strict=False)])
 
 
 def mixed(
-    query: Tensor, turned: Tensor, value: Tensor, bias: Tensor, causal: bool, dropout: float, scale: float
+    query: Tensor, turned: Tensor, value: Tensor, mask: Tensor | None, causal: bool, dropout: float, scale: float
 ) -> Tensor:
     """Of some sequences, (s, T, heads, d), some queries at a time; if causal, without what stands behind them."""
-    said, end = [], 0
-    for few, seen in zip(query.split(QUERIES, dim=2), bias.split(QUERIES, dim=2), strict=True):
-        end = end + few.shape[2] if causal else turned.shape[3]
-        said.append(multiply(few, turned[..., :end], value[:, :, :end], seen[..., :end], dropout, scale))
+    said, end, keys = [], 0, turned.shape[3]
+    for few in query.split(QUERIES, dim=2):
+        start, end = end, end + few.shape[2]
+        if causal:
+            bias = added(torch.ones(end - start, end, dtype=torch.bool).tril(diagonal=start), query.dtype)
+        else:
+            bias = added(None if mask is None else mask[:, :, start:end], query.dtype)
+        shown = end if causal else keys
+        said.append(multiply(few, turned[..., :shown], value[:, :, :shown], bias, dropout, scale))
     return torch.cat(said, dim=1)
 
 
@@ -158,8 +159,8 @@ def multiply(query: Tensor, turned: Tensor, value: Tensor, bias: Tensor, dropout
     """Values under the softmax of the queries' scores, (s, t, heads, d)."""
     rows, heads, tokens, width = query.shape
     shared = rows * turned.shape[1]
-    scores = bias.expand(rows, heads, *bias.shape[2:]).clone(memory_format=torch.contiguous_format)
-    scores = scores.view(shared, -1, bias.shape[3])
+    scores = bias.expand(rows, heads, tokens, turned.shape[3]).clone(memory_format=torch.contiguous_format)
+    scores = scores.view(shared, -1, turned.shape[3])
     weights = scores.baddbmm_(query.reshape(shared, -1, width), turned.flatten(0, 1), alpha=scale).softmax(dim=-1)
     if dropout:
         weights = SparingDropout(dropout)(weights)

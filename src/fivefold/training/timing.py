@@ -1,4 +1,4 @@
-"""How long training and scoring will take, told from some of their own passes before they start."""
+"""How long training and scoring will take, and what passes keep, told from some of them before they start."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from fivefold.training.batches import Batches
 from fivefold.training.dropout import spare_dropout
@@ -41,9 +42,7 @@ def epoch_seconds(trainee: Trainee, batches: Batches, precision: Precision, devi
     spare_dropout(module)
 
     def learn(rows: Positions) -> None:
-        with torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32"):
-            losses, weights = trainee.losses(module, rows, trainee.turning_step)
-        (losses.float() * weights).mean().backward()
+        loss_of(trainee, rows, precision, device).backward()
 
     with unchanged(module, device):
         module.train()
@@ -52,6 +51,41 @@ def epoch_seconds(trainee: Trainee, batches: Batches, precision: Precision, devi
             learn(parts[int(tokens.argmax())])
     trained = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
     return seconds * float(tokens.sum()) + len(steps) * update_seconds(trained, device)
+
+
+def loss_of(trainee: Trainee, rows: Positions, precision: Precision, device: torch.device) -> Tensor:
+    """The mean loss of some rows as training computes it."""
+    with torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32"):
+        losses, weights = trainee.losses(trainee.module, rows, trainee.turning_step)
+    return (losses.float() * weights).mean()
+
+
+def bytes_kept(trainee: Trainee, batches: Batches, precision: Precision, device: torch.device) -> float:
+    """What the longest micro-batch keeps for its way back, told from one of its rows and from two.
+
+    Weights aren't counted, nor what gradient checkpoints keep.
+    """
+    module = trainee.module
+    own = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
+    rows = max((part for step in trainee.steps(0) for part in step), key=batches.tokens)
+
+    def kept(count: int) -> int:
+        found: dict[int, int] = {}
+
+        def keep(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            found[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with saved_tensors_hooks(keep, lambda tensor: tensor):
+            _loss = loss_of(trainee, rows[:count], precision, device)  # holds them while they are counted
+            return sum(size for place, size in found.items() if place not in own)
+
+    with unchanged(module, device):
+        module.train()
+        one, counts = kept(1), [batches.tokens(rows[:n]) for n in (1, 2, len(rows))]
+        more = (kept(2) - one) / (counts[1] - counts[0]) if len(rows) > 1 else 0.0
+    return one + more * (counts[2] - counts[0])
 
 
 def seconds_a_token(

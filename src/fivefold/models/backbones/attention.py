@@ -97,11 +97,6 @@ def goes_back(*blocks: Tensor) -> bool:
     return torch.is_grad_enabled() and any(each.requires_grad for each in blocks)
 
 
-def kept_bytes(config: Any, tokens: int) -> float:
-    """What a layer keeps of attention over so many tokens at most for its way back, in bf16 by products."""
-    return 2.0 * tokens * min(tokens, LONGEST) * int(config.num_attention_heads)
-
-
 def products(
     query: Tensor,
     key: Tensor,

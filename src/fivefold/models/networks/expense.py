@@ -14,8 +14,10 @@ import torch
 from torch import nn
 
 from fivefold.errors import RunError
-from fivefold.models.backbones.attention import kept_bytes
+from fivefold.training.batches import Batches
+from fivefold.training.plan import Trainee
 from fivefold.training.precision import Precision, default_device
+from fivefold.training.timing import bytes_kept
 
 STATE_BYTES = 12
 """Gradient and the two moments of AdamW in fp32, beside a trained weight itself."""
@@ -28,10 +30,6 @@ BASE_BYTES = 0.65e9
 
 UNEVEN = 1.5
 """What passes of many lengths take on a CPU, in terms of the longest one's activations; freed blocks fit few others."""
-
-VALUES_A_LAYER = 17
-"""Activations of a transformer layer that the backward pass needs, as multiples of tokens times width, where attention
-is fused: 34 bytes in half precision (Korthikanti et al. 2022, arXiv 2205.05198, section 4.1)."""
 
 CONTROL_GROUP = Path("/sys/fs/cgroup/memory.max")
 
@@ -63,20 +61,30 @@ def size_of(module: nn.Module) -> Size:
     )
 
 
-def activation_bytes(backbone: Any, tokens: int, precision: Precision, *, checkpointed: bool) -> float:
-    """What a pass of so many tokens holds for its way back; 0 for a network without a backbone."""
-    if backbone is None:
+def activation_bytes(
+    trainee: Trainee, backbone: Any, batches: Batches, precision: Precision, *, checkpointed: bool
+) -> float:
+    """What the longest pass of training holds for its way back; 0 on a GPU, which measures it.
+
+    With gradient checkpoints that is what every layer reads, and what one layer keeps.
+    """
+    device = default_device()
+    if device.type == "cuda":
         return 0.0
+    if not checkpointed:
+        return bytes_kept(trainee, batches, precision, device)
+    beside = bytes_kept(trainee, batches, precision, device)
+    backbone.gradient_checkpointing_disable()
+    whole = bytes_kept(trainee, batches, precision, device)
+    backbone.gradient_checkpointing_enable()
     config = backbone.config.get_text_config()
-    values = tokens * config.hidden_size * (4 if precision == "fp32" else 2)
-    layers = config.num_hidden_layers
-    attended = kept_bytes(config, tokens) if precision == "bf16" and default_device().type == "cpu" else 0.0
-    layer = values * VALUES_A_LAYER + attended
-    return float(values * layers + layer if checkpointed else layer * layers)
+    tokens = max(batches.tokens(part) for step in trainee.steps(0) for part in step)
+    read = tokens * config.hidden_size * (4 if precision == "fp32" else 2) * config.num_hidden_layers
+    return float(beside + read + (whole - beside) / config.num_hidden_layers)
 
 
 def peak_bytes(size: Size, activations: float, device: torch.device) -> float:
-    """Memory at the peak of a fit: on a GPU what passes were seen to take, and moments; on a CPU by their formula."""
+    """Memory at the peak of a fit: what passes took on a GPU, and moments; on a CPU all that is known of."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device) + size.trained * MOMENT_BYTES)
     return BASE_BYTES + size.held + size.trained * STATE_BYTES + UNEVEN * activations

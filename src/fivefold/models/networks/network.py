@@ -305,13 +305,13 @@ class Network(ABC):
         return scored * (2 if self._swapped("scoring") else 1)
 
     def _activations(self, net: nn.Module, trainee: Supervised) -> float:
-        """Bytes of the longest pass, whose rows R-Drop takes twice; 0 where nothing of the trunk learns."""
+        """Bytes that the longest pass holds for its way back; 0 where nothing of the trunk learns."""
         if self.frozen or not self.training["epochs"]:
             return 0.0
-        longest = max(trainee.batches.tokens(part) for step in trainee.steps(0) for part in step)
         return activation_bytes(
+            trainee,
             getattr(net, "backbone", None),
-            longest * (2 if trainee.agreement else 1),
+            trainee.batches,
             self._precision(default_device()),
             checkpointed=self.training["gradient_checkpointing"],
         )

@@ -234,8 +234,6 @@ def pretrain(
 def cost_of(trainee: LanguageModelling, how: Pretraining) -> Cost:
     """What pretraining is expected to take, from some timed passes that leave nothing behind.
 
-    A guessed token's logits are held twice and their gradient once, in fp32.
-
     Raises
     ------
     RunError
@@ -245,14 +243,10 @@ def cost_of(trainee: LanguageModelling, how: Pretraining) -> Cost:
     size, batches = size_of(trainee.module), trainee.batches
     backbone: Any = trainee.module.backbone
     room = check_room(size, device)
-    longest = max(batches.tokens(part) for step in trainee.steps(0) for part in step)
-    guessed = longest * (1.0 if how.objective == "causal" else how.masked_share)
-    activations = (
-        activation_bytes(backbone, longest, plan.precision, checkpointed=how.training["gradient_checkpointing"])
-        + 3 * 4 * guessed * backbone.config.vocab_size
-    )
     with measured(size, device):
         epoch = epoch_seconds(trainee, batches, plan.precision, device)
+        checkpointed = how.training["gradient_checkpointing"]
+        activations = activation_bytes(trainee, backbone, batches, plan.precision, checkpointed=checkpointed)
         peak = peak_bytes(size, activations, device)
     # A pass without gradients has a third of the operations.
     share = float(trainee.watched.inputs.coverage.kept.sum()) / max(

@@ -59,7 +59,7 @@ RECIPES = Path(__file__).parent.parent / "recipes" / "preference"
 WHOLE = [f"data.text={name}" for name in ("prompt", "context", "response_a", "response_b")]
 MINILM = [
     "model={family: encoder, max_tokens: 384, field_tokens: {prompt: 48, context: 160}}",
-    "training={epochs: 3, learning_rate: 5.0e-5, head_learning_rate: 5.0e-4}",
+    "training={epochs: 1, learning_rate: 5.0e-5, head_learning_rate: 5.0e-4}",
 ]
 PLAIN = ["training.swapped_training=false"]
 VARIANTS: dict[str, tuple[str, list[str]]] = {

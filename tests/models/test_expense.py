@@ -129,8 +129,8 @@ def test_what_a_pass_keeps_is_told_from_two_of_its_rows(
     seen: list[int] = []
     monkeypatch.setattr(network, "activation_bytes", lambda *each, **how: seen.append(kept(*each, **how)) or 0.0)
 
-    def kept(trainee: Any, backbone: Any, batches: Any, precision: Any, *, checkpointed: bool) -> int:
-        told = activation_bytes(trainee, backbone, batches, precision, checkpointed=checkpointed)
+    def kept(trainee: Any, batches: Any, precision: Any, *, checkpointed: bool) -> int:
+        told = activation_bytes(trainee, batches, precision, checkpointed=checkpointed)
         longest = max((part for step in trainee.steps(0) for part in step), key=batches.tokens)
         storages = {}
 

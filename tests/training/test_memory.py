@@ -13,7 +13,7 @@ import torch
 from fivefold.training.precision import computes_bf16
 
 MANY_SHAPES = """
-import json, sys
+import json
 from pathlib import Path
 import torch
 import fivefold.training

@@ -61,26 +61,25 @@ def size_of(module: nn.Module) -> Size:
     )
 
 
-def activation_bytes(
-    trainee: Trainee, backbone: Any, batches: Batches, precision: Precision, *, checkpointed: bool
-) -> float:
+def activation_bytes(trainee: Trainee, batches: Batches, precision: Precision, *, checkpointed: bool) -> float:
     """What the longest pass of training holds for its way back; 0 on a GPU, which measures it.
 
     With gradient checkpoints that is what every layer reads, and what one layer keeps.
     """
     device = default_device()
+    net: Any = trainee.module
     if device.type == "cuda":
         return 0.0
+    kept = bytes_kept(trainee, batches, precision, device)
     if not checkpointed:
-        return bytes_kept(trainee, batches, precision, device)
-    beside = bytes_kept(trainee, batches, precision, device)
-    backbone.gradient_checkpointing_disable()
+        return kept
+    net.gradient_checkpointing_disable()
     whole = bytes_kept(trainee, batches, precision, device)
-    backbone.gradient_checkpointing_enable()
-    config = backbone.config.get_text_config()
+    net.gradient_checkpointing_enable()
+    config = net.backbone.config.get_text_config()
     tokens = max(batches.tokens(part) for step in trainee.steps(0) for part in step)
     read = tokens * config.hidden_size * (4 if precision == "fp32" else 2) * config.num_hidden_layers
-    return float(beside + read + (whole - beside) / config.num_hidden_layers)
+    return float(kept + read + (whole - kept) / config.num_hidden_layers)
 
 
 def peak_bytes(size: Size, activations: float, device: torch.device) -> float:

@@ -145,7 +145,7 @@ class Network(ABC):
             trainee = self._trainee(net, self._examples(learnt, self.unread(net, material)), None, None, shrink)
             with measured(size, device):
                 epoch, token = self._timed(net, trainee, material)
-                peak = peak_bytes(size, self._activations(net, trainee), device)
+                peak = peak_bytes(size, self._activations(trainee), device)
         scored = self._scored_tokens(material, held_out, watched)
         return Cost(
             epoch * t["epochs"] + (0.0 if self.frozen else token * scored),
@@ -304,17 +304,12 @@ class Network(ABC):
             scored += tokens_of(material, watched.index) * evaluations
         return scored * (2 if self._swapped("scoring") else 1)
 
-    def _activations(self, net: nn.Module, trainee: Supervised) -> float:
+    def _activations(self, trainee: Supervised) -> float:
         """Bytes that the longest pass holds for its way back; 0 where nothing of the trunk learns."""
         if self.frozen or not self.training["epochs"]:
             return 0.0
-        return activation_bytes(
-            trainee,
-            getattr(net, "backbone", None),
-            trainee.batches,
-            self._precision(default_device()),
-            checkpointed=self.training["gradient_checkpointing"],
-        )
+        precision, checkpointed = self._precision(default_device()), self.training["gradient_checkpointing"]
+        return activation_bytes(trainee, trainee.batches, precision, checkpointed=checkpointed)
 
     def fresh_weights(self, labels: Labels, seed: int) -> Mapping[str, Tensor]:
         """Weights by name to begin again with after divergence, drawn from another seed."""

@@ -241,12 +241,11 @@ def cost_of(trainee: LanguageModelling, how: Pretraining) -> Cost:
     """
     device, plan = default_device(), how.optimisation()
     size, batches = size_of(trainee.module), trainee.batches
-    backbone: Any = trainee.module.backbone
     room = check_room(size, device)
     with measured(size, device):
         epoch = epoch_seconds(trainee, batches, plan.precision, device)
         checkpointed = how.training["gradient_checkpointing"]
-        activations = activation_bytes(trainee, backbone, batches, plan.precision, checkpointed=checkpointed)
+        activations = activation_bytes(trainee, batches, plan.precision, checkpointed=checkpointed)
         peak = peak_bytes(size, activations, device)
     # A pass without gradients has a third of the operations.
     share = float(trainee.watched.inputs.coverage.kept.sum()) / max(
